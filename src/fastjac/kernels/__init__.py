@@ -1,0 +1,1 @@
+"""The compiled part: micro-kernel, packing and the fused routine."""

@@ -1,0 +1,460 @@
+"""The compiled routine: forward, head and backward over packed weights and one thread's context."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numba import carray, from_dtype, njit, types
+
+from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, softmax
+from fastjac.kernels.packing import CONTEXT, LAYER, STEP
+from fastjac.kernels.simd import DOT_ROWS, MR, address, dots, itemsize, panel_width, pointer, tile
+
+_inner = njit(nogil=True, error_model="numpy")
+OK, MISMATCH = 0, 1
+
+
+@_inner
+def _vector(dtype, at, size):
+    return carray(pointer(at), size, dtype)
+
+
+@_inner
+def _integers(at, size):
+    return carray(pointer(at), size, np.int64)
+
+
+@_inner
+def _rows_times(dtype, rows, cols, panels, x, out):
+    """Write ``panels @ x`` (rows,) for a panel matrix (rows, cols) and a padded vector."""
+    size, width = itemsize(dtype), panel_width(dtype)
+    blocks = (rows + DOT_ROWS - 1) // DOT_ROWS
+    start = 0
+    for block in range(blocks):
+        stop = rows * (block + 1) // blocks
+        at = panels + start * width * size
+        dots(dtype, stop - start, (cols + width - 1) // width, at, rows * width * size, x, out + start * size)
+        start = stop
+
+
+@_inner
+def _times_rows(dtype, rows, cols, panels, x, index, count, panel_rows, out):
+    """Write ``sum_k x[k] * panels[index[k], :]`` (padded cols,) for ``count`` of the rows."""
+    size, width = itemsize(dtype), panel_width(dtype)
+    for p in range((cols + width - 1) // width):
+        at = panels + p * rows * width * size
+        tile(dtype, 1, count, x, at, index, out + p * width * size, panel_rows, 0)
+
+
+@_inner
+def _clear_tail(dtype, at, size):
+    """Write zeros from the end of a vector to the end of its last panel."""
+    _fill(dtype, at + size * itemsize(dtype), -size % panel_width(dtype))
+
+
+@_inner
+def _times_w(dtype, context, layer, x, out):
+    """Write ``x @ w`` (padded fan_out,)."""
+    if layer.forward:
+        _times_rows(
+            dtype, layer.fan_in, layer.fan_out, layer.w, x, context.units, layer.fan_in, context.panel_rows, out
+        )
+        _clear_tail(dtype, out, layer.fan_out)
+    else:
+        _rows_times(dtype, layer.fan_out, layer.fan_in, layer.w, x, out)
+
+
+@_inner
+def _forward(dtype, context, layers, x):
+    """Fill every layer's output, slopes and active units, and the head's vectors."""
+    _copy(dtype, x, context.n_inputs, context.x)
+    at = context.x
+    for layer in layers:
+        _times_w(dtype, context, layer, at, layer.a)
+        at = layer.a
+        a = _vector(dtype, at, layer.fan_out)
+        b = _vector(dtype, layer.b, layer.fan_out)
+        for i in range(a.size):
+            a[i] += b[i]
+        slope = _vector(dtype, layer.slope, layer.fan_out)
+        activate(layer.activation, layer.parameter, a, slope)
+        active = _integers(layer.active, layer.fan_out)
+        count = 0
+        for i in range(a.size):
+            active[count] = i
+            count += slope[i] != 0 or not context.skip
+        layer.count = count
+
+
+@_inner
+def _head(dtype, context, layer, y):
+    """Write the outputs, and how the head multiplies the Jacobian; return the most probable class."""
+    z = _vector(dtype, layer.a, layer.fan_out)
+    slope = _vector(dtype, layer.slope, layer.fan_out)
+    out = _vector(dtype, y, layer.fan_out)
+    probs = _vector(dtype, context.probs, layer.fan_out)
+    gain = _vector(dtype, context.gain, layer.fan_out)
+    best = 0
+    if layer.activation >= SOFTMAX:
+        best = softmax(z, probs, out, layer.activation == LOG_SOFTMAX)
+        for m in range(z.size):
+            gain[m] = probs[m] if layer.activation == SOFTMAX else 1
+    else:
+        for m in range(z.size):
+            out[m], gain[m] = z[m], slope[m]
+    return best
+
+
+@_inner
+def _pack(dtype, step, layer, context, spared, start, rows, out):
+    """Write ``rows`` rows of the scalar factor from ``start``, active units only, units outermost.
+
+    Row ``spared`` is left out: the rows behind it move up by one.
+    """
+    width = panel_width(dtype)
+    source = _vector(dtype, step.scalar, step.scalar_rows * (step.m + layer.fan_out) * width)
+    active = _integers(layer.active, layer.count)
+    slope = _vector(dtype, layer.slope, layer.fan_out)
+    mean = _vector(dtype, context.mean, layer.fan_out)
+    gain = _vector(dtype, context.gain, step.m)
+    packed = _vector(dtype, out, rows * layer.count)
+    for position in range(layer.count):
+        k = active[position]
+        if step.scalar_transposed:
+            for r in range(rows):
+                m = start + r
+                m += m >= spared
+                value = source[(m // width * step.scalar_rows + k) * width + m % width]
+                packed[position * rows + r] = value * slope[k]
+        elif step.scalar_head:
+            at = k // width * step.scalar_rows * width + k % width
+            for r in range(rows):
+                m = start + r
+                m += m >= spared
+                packed[position * rows + r] = gain[m] * (source[at + m * width] - mean[k]) * slope[k]
+        else:
+            at = k // width * step.scalar_rows * width + k % width
+            for r in range(rows):
+                m = start + r
+                m += m >= spared
+                packed[position * rows + r] = source[at + m * width] * slope[k]
+
+
+@_inner
+def _multiply(dtype, context, layer, step, spared, jac):
+    """Compute one product of the plan, into panels or, where it has none, into the Jacobian.
+
+    Row ``spared`` of the Jacobian becomes what makes the sum of all rows zero.
+    """
+    size, width = itemsize(dtype), panel_width(dtype)
+    row = width * size
+    rows = step.m - (spared < step.m)
+    blocks = (rows + MR - 1) // MR
+    k = layer.count
+    for t in range(blocks):
+        start, stop = rows * t // blocks, rows * (t + 1) // blocks
+        _pack(dtype, step, layer, context, spared, start, stop - start, context.left + start * k * size)
+
+    for p in range((step.n + width - 1) // width):
+        vector = step.vector + p * layer.fan_out * row
+        cols = min(width, step.n - p * width)
+        ragged = cols < width and step.out == 0
+        # Where the last panel of the Jacobian is narrower than a tile, the tile goes to one side first.
+        target = step.out + p * step.m * row if step.out else jac + p * row
+        out, offsets = target, context.jac_rows
+        if ragged:
+            out = context.edge
+        if ragged or step.out:
+            offsets = context.panel_rows
+        rest = 0
+        if spared < step.m:
+            rest = context.edge + MR * row if ragged else target + spared * step.n * size
+            _fill(dtype, rest, width)
+        for t in range(blocks):
+            start, stop = rows * t // blocks, rows * (t + 1) // blocks
+            left = context.left + start * k * size
+            tile(dtype, stop - start, k, left, vector, layer.active, out, offsets if ragged else offsets + 8 * start, rest)
+            if ragged:
+                _copy_edge(dtype, out, stop - start, cols, target, context.jac_rows + 8 * start)
+        if ragged and rest:
+            _copy(dtype, rest, cols, target + spared * step.n * size)
+
+
+@_inner
+def _fill(dtype, at, size):
+    """Write ``size`` zeros."""
+    values = _vector(dtype, at, size)
+    for i in range(size):
+        values[i] = 0
+
+
+@_inner
+def _copy(dtype, source, size, target):
+    """Copy ``size`` elements."""
+    values, copies = _vector(dtype, source, size), _vector(dtype, target, size)
+    for i in range(size):
+        copies[i] = values[i]
+
+
+@_inner
+def _copy_edge(dtype, edge, rows, cols, out, offsets):
+    """Copy the first ``cols`` columns of a tile to where its rows belong."""
+    row = panel_width(dtype) * itemsize(dtype)
+    offset = _integers(offsets, rows)
+    for r in range(rows):
+        _copy(dtype, edge + r * row, cols, out + offset[r])
+
+
+@_inner
+def _head_columns(dtype, context, rows, cols, panels, softmax_like):
+    """Multiply the columns of a panel matrix (rows, cols), a transposed Jacobian, by the head."""
+    width = panel_width(dtype)
+    gain, mean = _vector(dtype, context.gain, cols), _vector(dtype, context.mean, rows)
+    values = _vector(dtype, panels, (cols + width - 1) // width * rows * width)
+    if softmax_like:
+        _rows_times(dtype, rows, cols, panels, context.probs, context.mean)
+    for m in range(0, cols, width):
+        for n in range(rows):
+            at = (m // width * rows + n) * width
+            for j in range(min(width, cols - m)):
+                values[at + j] = gain[m + j] * (values[at + j] - mean[n])
+
+
+@_inner
+def _transpose(dtype, panels, rows, cols, jac):
+    """Write the panel matrix (rows, cols) to ``jac`` (cols, rows)."""
+    width = panel_width(dtype)
+    source = _vector(dtype, panels, (cols + width - 1) // width * rows * width)
+    target = _vector(dtype, jac, rows * cols)
+    for m in range(cols):
+        at = m // width * rows * width + m % width
+        for n in range(rows):
+            target[m * rows + n] = source[at + n * width]
+
+
+@_inner
+def _jacobian(dtype, context, layers, steps, best, jac):
+    """Multiply the Jacobian out as planned, after `_forward` and `_head`."""
+    last = layers[context.n_layers - 1]
+    n_inputs, n_outputs = context.n_inputs, context.n_outputs
+    softmax_like = last.activation >= SOFTMAX
+    # The rows of a softmax Jacobian sum to zero: the row of the most probable class, the largest of
+    # them, comes from the others. With weights that are not finite it would spread their NaN.
+    spared = n_outputs
+    if last.activation == SOFTMAX and n_outputs > 1 and context.skip and context.result == 0:
+        spared = best
+    jac_rows = _integers(context.jac_rows, n_outputs)
+    for r in range(n_outputs - (spared < n_outputs)):
+        jac_rows[r] = (r + (r >= spared)) * n_inputs * itemsize(dtype)
+
+    if softmax_like and not last.forward:
+        _times_rows(
+            dtype, n_outputs, last.fan_in, last.w, context.probs, context.units, n_outputs,
+            context.panel_rows, context.mean,
+        )
+    for i in range(context.n_steps):
+        step = steps[i]
+        is_last = i == context.n_steps - 1 and step.out == 0
+        _multiply(dtype, context, layers[step.layer], step, spared if is_last else step.m, jac)
+        if step.vector_head:
+            _head_columns(dtype, context, step.m, step.n, step.out, softmax_like)
+    if context.result:
+        _transpose(dtype, context.result, n_inputs, n_outputs, jac)
+    elif context.n_steps == 0:
+        _single_layer(dtype, context, last, jac)
+
+
+@_inner
+def _single_layer(dtype, context, layer, jac):
+    """Write the Jacobian of one affine layer and the head."""
+    width = panel_width(dtype)
+    source = _vector(dtype, layer.w, (layer.fan_in + width - 1) // width * layer.fan_out * width)
+    gain, mean = _vector(dtype, context.gain, layer.fan_out), _vector(dtype, context.mean, layer.fan_in)
+    target = _vector(dtype, jac, layer.fan_out * layer.fan_in)
+    for m in range(layer.fan_out):
+        for n in range(layer.fan_in):
+            value = source[(n // width * layer.fan_out + m) * width + n % width]
+            target[m * layer.fan_in + n] = gain[m] * (value - mean[n])
+
+
+@_inner
+def _cotangent(dtype, context, layers, v, out):
+    """Write ``v @ jac`` (N,), after `_forward` and `_head`."""
+    last = layers[context.n_layers - 1]
+    given, gain = _vector(dtype, v, last.fan_out), _vector(dtype, context.gain, last.fan_out)
+    probs = _vector(dtype, context.probs, last.fan_out)
+    g = _vector(dtype, context.cotangent, last.fan_out)
+    total = g.dtype.type(0)
+    for m in range(g.size):
+        g[m] = given[m] * gain[m]
+        total += g[m]
+    for m in range(g.size):
+        g[m] -= probs[m] * total
+    for i in range(context.n_layers - 1, -1, -1):
+        layer = layers[i]
+        hidden = i < context.n_layers - 1
+        active = _integers(layer.active if hidden else context.units, layer.fan_out)
+        slope = _vector(dtype, layer.slope, layer.fan_out)
+        g = _vector(dtype, context.cotangent, layer.fan_out)
+        if layer.forward:
+            if hidden:
+                for k in range(g.size):
+                    g[k] *= slope[k]
+            _clear_tail(dtype, context.cotangent, g.size)
+            _rows_times(dtype, layer.fan_in, layer.fan_out, layer.w, context.cotangent, context.tangent)
+            _copy(dtype, context.tangent, layer.fan_in, context.cotangent)
+        else:
+            count = layer.count if hidden else layer.fan_out
+            packed = _vector(dtype, context.tangent, count)
+            for position in range(count):
+                k = active[position]
+                packed[position] = g[k] * slope[k] if hidden else g[k]
+            _times_rows(
+                dtype, layer.fan_out, layer.fan_in, layer.w, context.tangent, address(active), count,
+                context.panel_rows, context.cotangent,
+            )
+    _copy(dtype, context.cotangent, context.n_inputs, out)
+
+
+@_inner
+def _tangent(dtype, context, layers, u, out):
+    """Write ``jac @ u`` (M,), after `_forward` and `_head`."""
+    at, following = context.tangent, context.cotangent
+    _copy(dtype, u, context.n_inputs, at)
+    _clear_tail(dtype, at, context.n_inputs)
+    for i in range(context.n_layers):
+        layer = layers[i]
+        _times_w(dtype, context, layer, at, following)
+        at, following = following, at
+        if i < context.n_layers - 1:
+            t, slope = _vector(dtype, at, layer.fan_out), _vector(dtype, layer.slope, layer.fan_out)
+            for k in range(t.size):
+                t[k] *= slope[k]
+            _clear_tail(dtype, at, layer.fan_out)
+    t = _vector(dtype, at, context.n_outputs)
+    probs, gain = _vector(dtype, context.probs, t.size), _vector(dtype, context.gain, t.size)
+    mean = t.dtype.type(0)
+    for m in range(t.size):
+        mean += probs[m] * t[m]
+    result = _vector(dtype, out, t.size)
+    for m in range(t.size):
+        result[m] = gain[m] * (t[m] - mean)
+
+
+@_inner
+def _disjoint(a, b):
+    """Return whether two arrays share no byte."""
+    return address(a) + a.size * a.itemsize <= address(b) or address(b) + b.size * b.itemsize <= address(a)
+
+
+@_inner
+def _open(at):
+    """Return the context at an address as an array of one, and its layers."""
+    contexts = carray(pointer(at), 1, CONTEXT)
+    return contexts, carray(pointer(contexts[0].layers), contexts[0].n_layers, LAYER)
+
+
+def _value(at, x, y):
+    """Write ``y`` (B * M,) for ``x`` (B * N,); return `OK` or, with nothing written, `MISMATCH`."""
+    contexts, layers = _open(at)
+    context = contexts[0]
+    samples = x.size // context.n_inputs
+    if x.size != samples * context.n_inputs or y.size != samples * context.n_outputs or not _disjoint(x, y):
+        return MISMATCH
+    for i in range(samples):
+        _forward(x.dtype, context, layers, address(x) + i * context.n_inputs * x.itemsize)
+        to = address(y) + i * context.n_outputs * x.itemsize
+        _head(x.dtype, context, layers[context.n_layers - 1], to)
+    return OK
+
+
+def _value_and_jacobian(at, x, y, jac):
+    """Write ``y`` (B * M,) and ``jac`` (B * M, N) for ``x`` (B * N,); return as `_value` does."""
+    contexts, layers = _open(at)
+    context = contexts[0]
+    steps = carray(pointer(context.steps), context.n_steps, STEP)
+    n_inputs, n_outputs = context.n_inputs, context.n_outputs
+    samples = x.size // n_inputs
+    if x.size != samples * n_inputs or y.size != samples * n_outputs:
+        return MISMATCH
+    if jac.shape[0] != y.size or jac.shape[1] != n_inputs:
+        return MISMATCH
+    if not (_disjoint(x, y) and _disjoint(x, jac) and _disjoint(y, jac)):
+        return MISMATCH
+    for i in range(samples):
+        _forward(x.dtype, context, layers, address(x) + i * n_inputs * x.itemsize)
+        to = address(y) + i * n_outputs * x.itemsize
+        best = _head(x.dtype, context, layers[context.n_layers - 1], to)
+        to = address(jac) + i * n_outputs * n_inputs * x.itemsize
+        _jacobian(x.dtype, context, layers, steps, best, to)
+    return OK
+
+
+def _vjp(at, x, v, y, product):
+    """Write ``y`` (B * M,) and ``v @ jac`` (B * N,) for ``v`` (B * M,); return as `_value` does."""
+    contexts, layers = _open(at)
+    context = contexts[0]
+    n_inputs, n_outputs = context.n_inputs, context.n_outputs
+    samples = x.size // n_inputs
+    if x.size != samples * n_inputs or y.size != samples * n_outputs:
+        return MISMATCH
+    if v.size != y.size or product.size != x.size:
+        return MISMATCH
+    if not (_disjoint(x, y) and _disjoint(v, y) and _disjoint(y, product)):
+        return MISMATCH
+    if not (_disjoint(x, product) and _disjoint(v, product)):
+        return MISMATCH
+    for i in range(samples):
+        _forward(x.dtype, context, layers, address(x) + i * n_inputs * x.itemsize)
+        outputs = i * n_outputs * x.itemsize
+        _head(x.dtype, context, layers[context.n_layers - 1], address(y) + outputs)
+        to = address(product) + i * n_inputs * x.itemsize
+        _cotangent(x.dtype, context, layers, address(v) + outputs, to)
+    return OK
+
+
+def _jvp(at, x, u, y, product):
+    """Write ``y`` (B * M,) and ``jac @ u`` (B * M,) for ``u`` (B * N,); return as `_value` does."""
+    contexts, layers = _open(at)
+    context = contexts[0]
+    n_inputs, n_outputs = context.n_inputs, context.n_outputs
+    samples = x.size // n_inputs
+    if x.size != samples * n_inputs or y.size != samples * n_outputs:
+        return MISMATCH
+    if u.size != x.size or product.size != y.size:
+        return MISMATCH
+    if not (_disjoint(x, y) and _disjoint(u, y) and _disjoint(y, product)):
+        return MISMATCH
+    if not (_disjoint(x, product) and _disjoint(u, product)):
+        return MISMATCH
+    for i in range(samples):
+        inputs, outputs = i * n_inputs * x.itemsize, i * n_outputs * x.itemsize
+        _forward(x.dtype, context, layers, address(x) + inputs)
+        _head(x.dtype, context, layers[context.n_layers - 1], address(y) + outputs)
+        _tangent(x.dtype, context, layers, address(u) + inputs, address(product) + outputs)
+    return OK
+
+
+# Name -> routine, and the number of dimensions of its arrays: first inputs, then outputs.
+_ROUTINES = {
+    "value": (_value, (1,), (1,)),
+    "value_and_jacobian": (_value_and_jacobian, (1,), (1, 2)),
+    "vjp": (_vjp, (1, 1), (1, 1)),
+    "jvp": (_jvp, (1, 1), (1, 1)),
+}
+
+
+@functools.cache
+def routine(name: str, dtype: np.dtype[Any]) -> Any:
+    """Return the compiled routine of a Network's method: ``f(address, *inputs, *outputs) -> status``.
+
+    One signature, so that no call ever compiles: C-contiguous arrays of ``dtype``; what is only read
+    may be read-only.
+    """
+    function, inputs, outputs = _ROUTINES[name]
+    element = from_dtype(dtype)
+    arrays = [types.Array(element, ndim, "C", readonly=True) for ndim in inputs]
+    arrays += [types.Array(element, ndim, "C") for ndim in outputs]
+    return njit(types.intp(types.intp, *arrays), nogil=True, error_model="numpy", cache=True)(function)

@@ -1,0 +1,226 @@
+"""Weights to aligned panels, once per network, and the context that one thread hands to the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastjac.kernels import simd
+from fastjac.layers import ACTIVATIONS, Layer
+from fastjac.plan import Plan, Product
+
+Array = NDArray[Any]
+ALIGNMENT = 64
+
+
+def _record(**fields: str) -> np.dtype[Any]:
+    return np.dtype(list(fields.items()), align=True)
+
+
+# Addresses are integers. "Panels" are panel matrices, "vectors" are padded with zeros to whole panels.
+LAYER = _record(
+    fan_in="i8",
+    fan_out="i8",
+    w="i8",  # panels: w.T, or w where `forward`
+    forward="i8",
+    b="i8",
+    activation="i8",
+    parameter="f8",
+    a="i8",  # vector: the layer's output
+    slope="i8",  # vector: derivative of the activation at each unit
+    active="i8",  # int64: the units whose slope is not 0 ...
+    count="i8",  # ... and how many they are
+)
+STEP = _record(
+    layer="i8",  # whose units are summed over
+    scalar="i8",  # panels of the factor that is read one element at a time ...
+    scalar_rows="i8",
+    scalar_transposed="i8",  # ... stored (units, m) instead of (m, units)
+    scalar_head="i8",  # it is the last layer's w.T, still to be multiplied by the head
+    m="i8",
+    vector="i8",  # panels (units, n) of the factor that is read in vectors
+    n="i8",
+    vector_head="i8",  # it is the last layer's w: the head multiplies the product's columns
+    out="i8",  # panels (m, n), or 0 for the Jacobian itself
+)
+CONTEXT = _record(
+    n_inputs="i8",
+    n_outputs="i8",
+    n_layers="i8",
+    n_steps="i8",
+    layers="i8",
+    steps="i8",
+    skip="i8",  # 1 where units of slope 0 may be left out: all weights are finite
+    x="i8",  # vector
+    units="i8",  # int64: 0, 1, 2, ...
+    probs="i8",  # vector: softmax of the logits, 0 for elementwise heads
+    gain="i8",  # vector: what multiplies each row of the Jacobian
+    mean="i8",  # vector: what is subtracted first, the rows' mean weighted with `probs`
+    cotangent="i8",  # two vectors of the widest layer
+    tangent="i8",
+    panel_rows="i8",  # int64: byte offsets of the rows of a panel
+    jac_rows="i8",  # int64: byte offsets of the rows of the Jacobian that are computed
+    left="i8",  # the scalar factor's active part, packed for the tile
+    edge="i8",  # one tile: where columns past the end go
+    result="i8",  # panels (N, M): the Jacobian transposed, where that is how the last step makes it
+)
+
+
+def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
+    """Return ``size`` zeros whose first byte is on a 64-byte boundary."""
+    size_bytes = max(size, 1) * dtype.itemsize
+    block = np.zeros(size_bytes + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    return block[start : start + size_bytes].view(dtype)
+
+
+def padded(size: int, dtype: np.dtype[Any]) -> int:
+    """Return ``size`` rounded up to whole panels."""
+    width = simd.panel_width(dtype)
+    return -(-size // width) * width
+
+
+def pack_panels(matrix: Array) -> Array:
+    """Return the (rows, cols) ``matrix`` as panels, one after the other."""
+    rows, cols = matrix.shape
+    width = simd.panel_width(matrix.dtype)
+    panels = aligned_zeros(rows * padded(cols, matrix.dtype), matrix.dtype).reshape(-1, rows, width)
+    for number, panel in enumerate(panels):
+        part = matrix[:, number * width : (number + 1) * width]
+        panel[:, : part.shape[1]] = part
+    return panels.reshape(-1)
+
+
+def orientations(product: Product, transposed: bool) -> dict[Product, bool]:
+    """Return for each factor of ``product`` whether it is stored transposed.
+
+    A product is made in vectors along one side: it reads the factor on that side as (units, side), so
+    stored that way, and the other factor one element at a time, so stored as it likes: weights as
+    ``w.T``, products with their longer side in vectors.
+    """
+    found = {product: transposed}
+    if product.left is not None and product.right is not None:
+        vector, scalar = _roles(product, transposed)
+        longer = scalar.left is not None and scalar.rows > scalar.cols
+        found |= orientations(vector, transposed) | orientations(scalar, longer)
+    return found
+
+
+def _roles(product: Product, transposed: bool) -> tuple[Product, Product]:
+    """Return the factor that is read in vectors and the one that is read in single elements."""
+    assert product.left is not None and product.right is not None
+    return (product.left, product.right) if transposed else (product.right, product.left)
+
+
+class Packed:
+    """A network's weights in the layout that its plan reads, shared by all threads."""
+
+    def __init__(self, layers: Sequence[Layer], plan: Plan) -> None:
+        root = plan.root
+        self.plan = plan
+        self.layers = layers
+        self.transposed = orientations(root, root.left is not None and root.rows > root.cols)
+        self.forward = [False] * len(layers)
+        for product, transposed in self.transposed.items():
+            if product.left is None:
+                self.forward[product.first] = transposed
+        self.weights = [
+            pack_panels(layer.w if forward else layer.w.T)
+            for layer, forward in zip(layers, self.forward, strict=True)
+        ]
+        self.skip = all(np.isfinite(layer.w).all() for layer in layers)
+
+
+class Context:
+    """What one thread hands to the kernels: the sizes, the addresses, and room to work in.
+
+    Attributes
+    ----------
+    address : int
+        Of the ``CONTEXT`` record; valid as long as this object lives.
+    y : ndarray, (M,)
+        Room for outputs that nobody asked for.
+    """
+
+    def __init__(self, packed: Packed) -> None:
+        self._packed = packed
+        self._dtype = packed.layers[0].w.dtype
+        self._owned: list[Array] = []
+        layers, plan = packed.layers, packed.plan
+        n_inputs, n_outputs = plan.sizes[0], plan.sizes[-1]
+        widest = max(plan.sizes)
+        products = list(plan.root.steps())
+
+        self._layers = self._keep(np.zeros(len(layers), LAYER))
+        for record, layer, w, forward in zip(self._layers, layers, packed.weights, packed.forward, strict=True):
+            record["fan_in"], record["fan_out"] = layer.w.shape
+            record["w"], record["forward"] = w.ctypes.data, forward
+            record["b"] = layer.b.ctypes.data
+            record["activation"] = list(ACTIVATIONS).index(layer.activation.name)
+            record["parameter"] = layer.activation.parameter
+            record["a"], record["slope"] = self._vector(layer.b.size), self._vector(layer.b.size)
+            record["active"] = self._integers(np.zeros(layer.b.size))
+
+        self._steps = self._keep(np.zeros(len(products), STEP))
+        stored: dict[Product, int] = {}
+        for record, product in zip(self._steps, products, strict=True):
+            record["layer"] = product.contracted
+            self._fill_step(record, product, stored)
+
+        width = simd.panel_width(self._dtype)
+        context = self._keep(np.zeros(1, CONTEXT))
+        record = context[0]
+        record["n_inputs"], record["n_outputs"] = n_inputs, n_outputs
+        record["n_layers"], record["n_steps"] = len(layers), len(products)
+        record["layers"], record["steps"] = self._layers.ctypes.data, self._steps.ctypes.data
+        record["skip"] = packed.skip
+        record["x"] = self._vector(n_inputs)
+        record["units"] = self._integers(np.arange(widest))
+        for name in ("probs", "gain"):
+            record[name] = self._vector(n_outputs)
+        for name in ("mean", "cotangent", "tangent"):
+            record[name] = self._vector(widest)
+        record["panel_rows"] = self._integers(np.arange(widest) * width * self._dtype.itemsize)
+        record["jac_rows"] = self._integers(np.zeros(n_outputs))
+        # Row blocks may overlap: up to MR rows more than there are.
+        record["left"] = self._vector(
+            max(((step["m"] + simd.MR) * plan.sizes[step["layer"] + 1] for step in self._steps), default=0)
+        )
+        record["edge"] = self._vector((simd.MR + 1) * width)
+        record["result"] = stored.get(plan.root, 0)
+        self.address = int(context.ctypes.data)
+        self.y = np.empty(n_outputs, self._dtype)
+
+    def _keep(self, array: Array) -> Array:
+        self._owned.append(array)
+        return array
+
+    def _vector(self, size: int) -> int:
+        return int(self._keep(aligned_zeros(padded(size, self._dtype), self._dtype)).ctypes.data)
+
+    def _integers(self, values: Array) -> int:
+        return int(self._keep(values.astype(np.int64)).ctypes.data)
+
+    def _fill_step(self, record: Any, product: Product, stored: dict[Product, int]) -> None:
+        transposed = self._packed.transposed[product]
+        vector, scalar = _roles(product, transposed)
+        last = len(self._packed.layers) - 1
+        units = self._packed.plan.sizes[record["layer"] + 1]
+        m, n = (product.cols, product.rows) if transposed else (product.rows, product.cols)
+        record["m"], record["n"] = m, n
+        record["scalar"] = self._operand(scalar, stored)
+        record["scalar_transposed"] = self._packed.transposed[scalar] != transposed
+        record["scalar_rows"] = units if record["scalar_transposed"] else m
+        record["scalar_head"] = not transposed and scalar.first == last
+        record["vector"] = self._operand(vector, stored)
+        record["vector_head"] = transposed and vector.first == last
+        if transposed or product is not self._packed.plan.root:
+            record["out"] = stored[product] = self._vector(m * padded(n, self._dtype))
+
+    def _operand(self, product: Product, stored: dict[Product, int]) -> int:
+        if product.left is None:
+            return int(self._packed.weights[product.first].ctypes.data)
+        return stored[product]

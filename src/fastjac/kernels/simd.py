@@ -1,0 +1,320 @@
+"""The only file that knows vectors: the register tile, the row dots, and the geometry they share.
+
+A *panel* matrix holds (rows, cols) as ``ceil(cols / NR)`` panels, each of all rows, each row NR
+contiguous elements: element (r, c) is at ``(c // NR * rows + r) * NR + c % NR``. Panels start on
+64-byte boundaries and the columns past the last one are zeros, so vectors are read whole. NR is
+`NV` vectors of the compile target.
+
+`tile` computes ``C[r, :] = sum_k A[k, r] * B[index[k], :]`` for 1 to `MR` rows of one panel of B in
+registers. A is packed k-major, ``rows`` contiguous elements for each k. It writes NR elements of each
+row of C, at a byte offset from a table, and may subtract the sum of its rows from one row more.
+`dots` computes the products of 1 to `DOT_ROWS` rows of a panel matrix with a padded vector.
+Addresses are integers; nothing outside the named ranges is read or written.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic, overload
+from numba.np.numpy_support import as_dtype
+
+NV = 2
+INT = ir.IntType(64)
+BYTE_POINTER = ir.IntType(8).as_pointer()
+
+
+class Target(NamedTuple):
+    """What the register tile has to know of an instruction set."""
+
+    vector_bytes: int
+    registers: int
+    fma: bool
+
+
+def target_of(triple: str, features: str) -> Target:
+    """Return the vector unit that LLVM may use for ``triple`` with ``features`` (``+avx2,-fma,...``)."""
+    have = set(features.split(","))
+    if triple.startswith(("aarch64", "arm64")):
+        return Target(16, 32, True)
+    if "+avx512f" in have:
+        return Target(64, 32, True)
+    return Target(32 if "+avx2" in have else 16, 16, "+fma" in have)
+
+
+def _numba_target() -> Target:
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return target_of(triple, features)
+
+
+TARGET = _numba_target()
+# Rows of the tile: NV * MR accumulators, NV vectors of B, one broadcast and, without FMA, a product.
+MR = 12 if TARGET.registers == 32 else 6
+DOT_ROWS = 8 if TARGET.registers == 32 else 4
+
+
+def itemsize(dtype: np.dtype[Any]) -> int:
+    """Return the bytes of one element, also in compiled code."""
+    return dtype.itemsize
+
+
+def panel_width(dtype: np.dtype[Any]) -> int:
+    """Return NR, the elements in one row of a panel, also in compiled code."""
+    return NV * TARGET.vector_bytes // dtype.itemsize
+
+
+@overload(itemsize, strict=False)
+def _itemsize(dtype):  # type: ignore[no-untyped-def]
+    value = itemsize(as_dtype(dtype.dtype))
+    return lambda dtype: value
+
+
+@overload(panel_width, strict=False)
+def _panel_width(dtype):  # type: ignore[no-untyped-def]
+    value = panel_width(as_dtype(dtype.dtype))
+    return lambda dtype: value
+
+
+class Vectors:
+    """Emits loads, stores and arithmetic on vectors of one element type for one target."""
+
+    def __init__(self, builder: ir.IRBuilder, element: ir.Type, target: Target) -> None:
+        self.builder = builder
+        self.element = element
+        self.target = target
+        self.size = 8 if isinstance(element, ir.DoubleType) else 4
+        self.lanes = target.vector_bytes // self.size
+        self.type = ir.VectorType(element, self.lanes)
+        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
+        self.module = builder.module
+
+    def at(self, address: ir.Value, offset: ir.Value | int, kind: ir.Type) -> ir.Value:
+        """Return the pointer to a ``kind`` that is ``offset`` bytes past the integer ``address``."""
+        if isinstance(offset, int):
+            offset = INT(offset)
+        base = self.builder.inttoptr(address, BYTE_POINTER)
+        byte = self.builder.gep(base, [offset], source_etype=ir.IntType(8))
+        return self.builder.bitcast(byte, kind.as_pointer())
+
+    def load(self, address: ir.Value, offset: ir.Value | int, align: int | None = None) -> ir.Value:
+        return self.builder.load(self.at(address, offset, self.type), align=align or self.size)
+
+    def store(self, value: ir.Value, address: ir.Value, offset: ir.Value | int) -> None:
+        self.builder.store(value, self.at(address, offset, self.type), align=self.size)
+
+    def broadcast(self, address: ir.Value, offset: ir.Value | int) -> ir.Value:
+        scalar = self.builder.load(self.at(address, offset, self.element), align=self.size)
+        lane = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, ir.IntType(32)(0))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(lane, ir.Constant(self.type, ir.Undefined), mask)
+
+    def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        if not self.target.fma:
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        return self.builder.call(self._declare("llvm.fma", [self.type] * 3, self.type), [a, b, c])
+
+    def total(self, value: ir.Value) -> ir.Value:
+        """Return the sum of the lanes, in the order that is fastest."""
+        add = self._declare("llvm.vector.reduce.fadd", [self.element, self.type], self.element)
+        return self.builder.call(add, [ir.Constant(self.element, -0.0), value], fastmath=("reassoc",))
+
+    def _declare(self, name: str, arguments: list[ir.Type], result: ir.Type) -> ir.Function:
+        full = f"{name}.v{self.lanes}f{8 * self.size}"
+        known = self.module.globals.get(full)
+        return known or ir.Function(self.module, ir.FunctionType(result, arguments), full)
+
+
+class Loop:
+    """Emits ``for i in range(start, stop, step)`` that carries values from one turn to the next."""
+
+    def __init__(
+        self, builder: ir.IRBuilder, start: ir.Value, stop: ir.Value, step: int, carried: list[ir.Value]
+    ) -> None:
+        self.builder, self.stop, self.step = builder, stop, step
+        self.entry = builder.block
+        self.head = builder.append_basic_block("loop")
+        self.body = builder.append_basic_block("body")
+        self.done = builder.append_basic_block("done")
+        builder.branch(self.head)
+        builder.position_at_end(self.head)
+        self.i = builder.phi(INT)
+        self.i.add_incoming(start, self.entry)
+        self.values = []
+        for value in carried:
+            phi = builder.phi(value.type)
+            phi.add_incoming(value, self.entry)
+            self.values.append(phi)
+        last = builder.add(self.i, INT(step - 1))
+        builder.cbranch(builder.icmp_signed("<", last, stop), self.body, self.done)
+        builder.position_at_end(self.body)
+
+    def close(self, carried: list[ir.Value]) -> None:
+        following = self.builder.add(self.i, INT(self.step))
+        self.i.add_incoming(following, self.builder.block)
+        for phi, value in zip(self.values, carried, strict=True):
+            phi.add_incoming(value, self.builder.block)
+        self.builder.branch(self.head)
+        self.builder.position_at_end(self.done)
+
+
+def emit_tile(
+    vectors: Vectors,
+    rows: int,
+    k: ir.Value,
+    a: ir.Value,
+    b: ir.Value,
+    index: ir.Value,
+    c: ir.Value,
+    c_rows: ir.Value,
+    c_rest: ir.Value,
+) -> None:
+    """Emit the register tile of ``rows`` rows; see the top of this file."""
+    builder, size, width = vectors.builder, vectors.size, vectors.target.vector_bytes
+    # A multiply-add takes four cycles: a tile of few rows works on several k at a time to fill them.
+    chains = max(1, 4 // rows)
+
+    def step(position: ir.Value, acc: list[ir.Value]) -> list[ir.Value]:
+        """Add the products of one k to the accumulators of one chain."""
+        unit = builder.load(vectors.at(index, builder.mul(position, INT(8)), INT), align=8)
+        b_row = builder.add(b, builder.mul(unit, INT(NV * width)))
+        a_row = builder.add(a, builder.mul(position, INT(rows * size)))
+        b_vectors = [vectors.load(b_row, j * width, width) for j in range(NV)]
+        result = []
+        for r in range(rows):
+            factor = vectors.broadcast(a_row, r * size)
+            result += [vectors.multiply_add(factor, b_vectors[j], acc[r * NV + j]) for j in range(NV)]
+        return result
+
+    def run(start: ir.Value, stride: int, acc: list[ir.Value]) -> tuple[ir.Value, list[ir.Value]]:
+        """Emit the loop over k in strides with one chain of accumulators for each k of a stride."""
+        loop = Loop(builder, start, k, stride, acc)
+        share = rows * NV
+        values: list[ir.Value] = []
+        for chain in range(stride):
+            position = builder.add(loop.i, INT(chain))
+            values += step(position, loop.values[chain * share : (chain + 1) * share])
+        loop.close(values)
+        return loop.i, loop.values
+
+    position, acc = run(INT(0), chains, [vectors.zero] * (chains * rows * NV))
+    while len(acc) > rows * NV:
+        half = len(acc) // 2
+        acc = [builder.fadd(acc[i], acc[half + i]) for i in range(half)]
+    if chains > 1:
+        _, acc = run(position, 1, acc)
+
+    for r in range(rows):
+        row = builder.load(vectors.at(c_rows, 8 * r, INT), align=8)
+        for j in range(NV):
+            vectors.store(acc[r * NV + j], builder.add(c, row), j * width)
+    with builder.if_then(builder.icmp_signed("!=", c_rest, INT(0))):
+        for j in range(NV):
+            offset = j * width
+            rest = vectors.load(c_rest, offset)
+            for r in range(rows):
+                rest = builder.fsub(rest, acc[r * NV + j])
+            vectors.store(rest, c_rest, offset)
+
+
+def emit_dots(
+    vectors: Vectors, rows: int, panels: ir.Value, w: ir.Value, panel_bytes: ir.Value, x: ir.Value, z: ir.Value
+) -> None:
+    """Emit ``z[r] = sum_c w[r, c] * x[c]`` for ``rows`` rows; see the top of this file."""
+    builder, width = vectors.builder, vectors.target.vector_bytes
+    loop = Loop(builder, INT(0), panels, 1, [vectors.zero] * (rows * NV))
+    w_panel = builder.add(w, builder.mul(loop.i, panel_bytes))
+    x_panel = builder.add(x, builder.mul(loop.i, INT(NV * width)))
+    x_vectors = [vectors.load(x_panel, j * width, width) for j in range(NV)]
+    values = []
+    for i, acc in enumerate(loop.values):
+        values.append(vectors.multiply_add(vectors.load(w_panel, i * width, width), x_vectors[i % NV], acc))
+    loop.close(values)
+    for r in range(rows):
+        row = loop.values[r * NV : (r + 1) * NV]
+        total = vectors.total(builder.fadd(*row))
+        builder.store(total, vectors.at(z, r * vectors.size, vectors.element), align=vectors.size)
+
+
+def _switch(emit: Any, most: int, element: types.Type, context: Any, builder: ir.IRBuilder, args: list[ir.Value]) -> None:
+    """Emit ``emit`` for each number of rows from 1 to ``most``, and the branch to the one asked for."""
+    rows, *rest = args
+    vectors = Vectors(builder, context.get_value_type(element), TARGET)
+    if isinstance(rows, ir.Constant):
+        emit(vectors, rows.constant, *rest)
+        return
+    done = builder.append_basic_block("done")
+    switch = builder.switch(rows, done)
+    for number in range(1, most + 1):
+        block = builder.append_basic_block(f"rows{number}")
+        switch.add_case(INT(number), block)
+        builder.position_at_end(block)
+        emit(vectors, number, *rest)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+@intrinsic
+def tile(typing: Any, dtype: Any, rows: Any, k: Any, a: Any, b: Any, index: Any, c: Any, c_rows: Any, c_rest: Any) -> Any:
+    """``tile(dtype, rows, k, a, b, index, c, c_rows, c_rest)``; see the top of this file."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        _switch(emit_tile, MR, dtype.dtype, context, builder, args[1:])
+        return context.get_dummy_value()
+
+    return types.void(dtype, *[types.intp] * 8), codegen
+
+
+@intrinsic
+def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: Any, x: Any, z: Any) -> Any:
+    """``dots(dtype, rows, panels, w, panel_bytes, x, z)``; see the top of this file."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        _switch(emit_dots, DOT_ROWS, dtype.dtype, context, builder, args[1:])
+        return context.get_dummy_value()
+
+    return types.void(dtype, *[types.intp] * 6), codegen
+
+
+@intrinsic
+def pointer(typing: Any, address: Any) -> Any:
+    """Return the integer ``address`` as a pointer that `numba.carray` takes."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.intp), codegen
+
+
+@intrinsic
+def address(typing: Any, array: Any) -> Any:
+    """Return the address of the first element of ``array`` as an integer."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        data = context.make_array(array)(context, builder, args[0]).data
+        return builder.ptrtoint(data, INT)
+
+    return types.intp(array), codegen
+
+
+@intrinsic
+def to_bits(typing: Any, x: Any) -> Any:
+    """Return the bits of a float as a signed integer of its size."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+    return (types.int64 if x == types.float64 else types.int32)(x), codegen
+
+
+@intrinsic
+def from_bits(typing: Any, x: Any) -> Any:
+    """Return the float whose bits are those of a signed integer of its size."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+    return (types.float64 if x == types.int64 else types.float32)(x), codegen

@@ -1,0 +1,247 @@
+"""`Network`: weights packed once, then value and Jacobian in one compiled call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastjac.arguments import as_input, as_outputs
+from fastjac.kernels import fused
+from fastjac.kernels.packing import Context, Packed
+from fastjac.layers import Activation, Layer, as_layers
+from fastjac.plan import Plan
+
+Array = NDArray[Any]
+
+
+class _ThreadContext(threading.local):
+    """The calling thread's context: made when a thread first asks, freed when it ends."""
+
+    def __init__(self, packed: Packed) -> None:
+        self.context = Context(packed)
+        self.address = self.context.address
+
+
+class Network:
+    """A multilayer perceptron whose output and Jacobian come from one compiled routine.
+
+    Parameters
+    ----------
+    layers : sequence of (w, b)
+        Weights (fan_in, fan_out) and bias (fan_out,) or None of each affine layer, inputs first. Copied.
+    activation : str or sequence of str, default "relu"
+        Of all hidden layers, or one for each: ``"tanh"``, ``"leaky_relu(0.2)"``, ...; the names are in
+        `fastjac.layers.ACTIVATIONS`.
+    head : str, default "softmax"
+        Of the last layer: ``"softmax"``, ``"log_softmax"`` or any activation.
+    dtype : float32 or float64, optional
+        What the network computes in. Default: the widest of its weights.
+    input_names, output_names : sequence of str, optional
+        Names of the N inputs and of the M outputs.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a shape, a name or a dtype does not fit; the message names the argument.
+
+    Notes
+    -----
+    A network is immutable, hashed by identity, and safe to share between threads: each thread that
+    calls it works in memory of its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> net = Network([(np.eye(2), [0.0, 0.0]), (np.eye(2), [0.0, 0.0])])
+    >>> net
+    Network(2 -> 2 relu -> 2 softmax, float64)
+    >>> y, jac = net.value_and_jacobian([1.0, 1.0])
+    >>> y
+    array([0.5, 0.5])
+    >>> jac
+    array([[ 0.25, -0.25],
+           [-0.25,  0.25]])
+    """
+
+    layers: tuple[Layer, ...]
+    plan: Plan
+    dtype: np.dtype[Any]
+    input_names: tuple[str, ...] | None
+    output_names: tuple[str, ...] | None
+    _thread: _ThreadContext
+
+    def __init__(
+        self,
+        layers: Sequence[Any],
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        head: str | Activation = "softmax",
+        dtype: DTypeLike | None = None,
+        *,
+        input_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
+    ) -> None:
+        checked = as_layers(layers, activation, head, dtype)
+        sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
+        packed = Packed(checked, Plan(sizes))
+        # Past __setattr__, which refuses.
+        self.__dict__.update(
+            layers=checked,
+            plan=packed.plan,
+            dtype=checked[0].w.dtype,
+            input_names=_names(input_names, "input_names", sizes[0]),
+            output_names=_names(output_names, "output_names", sizes[-1]),
+            _thread=_ThreadContext(packed),
+        )
+
+    @property
+    def n_inputs(self) -> int:
+        """N."""
+        return self.plan.sizes[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """M."""
+        return self.plan.sizes[-1]
+
+    def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
+        """Return the output ``y`` (M,) for the inputs ``x`` (N,); see `value_and_jacobian`."""
+        y: Array = self._run(self._value, {"x": x}, (out,), {"out": (self.n_outputs,)})[0]
+        return y
+
+    def value_and_jacobian(self, x: ArrayLike, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+        """Return the output and its Jacobian with respect to the inputs.
+
+        Parameters
+        ----------
+        x : array_like, (N,) or (..., N)
+            One sample, or any number of them. Cast to the network's dtype.
+        out : (y, jac), optional
+            Where to write: C-contiguous arrays of the network's dtype and the shapes below that overlap
+            neither each other nor ``x``.
+
+        Returns
+        -------
+        y : ndarray, (M,) or (..., M)
+        jac : ndarray, (M, N) or (..., M, N)
+            ``jac[m, n] = d y[m] / d x[n]``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a shape, a dtype or the layout of ``out`` does not fit; nothing has been written then.
+        """
+        if out is not None and type(x) is ndarray and x.dtype is self.dtype and x.ndim == 1:
+            # The common case, checked by the compiled routine and its signature alone.
+            try:
+                y, jac = out
+                if self._value_and_jacobian(self._thread.address, x, y, jac) == fused.OK:
+                    return out
+            except (TypeError, ValueError):
+                pass  # What is wrong is told below.
+        shapes = {"y in out": (self.n_outputs,), "jac in out": (self.n_outputs, self.n_inputs)}
+        return self._run(self._value_and_jacobian, {"x": x}, out, shapes)
+
+    def jacobian(self, x: ArrayLike, out: Array | None = None) -> Array:
+        """Return the Jacobian (M, N) alone; see `value_and_jacobian`."""
+        shapes = {"y": (self.n_outputs,), "out": (self.n_outputs, self.n_inputs)}
+        jac: Array = self._run(self._value_and_jacobian, {"x": x}, (None, out), shapes)[1]
+        return jac
+
+    def vjp(self, x: ArrayLike, v: ArrayLike, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+        """Return the output (M,) and the vector-Jacobian product ``v @ jac`` (N,) of a cotangent ``v`` (M,).
+
+        It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
+        """
+        shapes = {"y in out": (self.n_outputs,), "vjp in out": (self.n_inputs,)}
+        return self._run(self._vjp, {"x": x, "v": v}, out, shapes)
+
+    def jvp(self, x: ArrayLike, u: ArrayLike, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+        """Return the output (M,) and the Jacobian-vector product ``jac @ u`` (M,) of a tangent ``u`` (N,).
+
+        It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
+        """
+        shapes = {"y in out": (self.n_outputs,), "jvp in out": (self.n_outputs,)}
+        return self._run(self._jvp, {"x": x, "u": u}, out, shapes)
+
+    def _run(
+        self, routine: Any, given: dict[str, ArrayLike], out: Any, shapes: dict[str, tuple[int, ...]]
+    ) -> tuple[Array, ...]:
+        """Call ``routine`` with ``given`` and the arrays of ``out``, new ones where it has None."""
+        x = given["x"]
+        if out is None:
+            out = (None,) * len(shapes)
+        if type(x) is ndarray and x.dtype is self.dtype and x.ndim == 1:
+            try:
+                outputs = tuple(
+                    np.empty(shape, self.dtype) if array is None else array
+                    for array, shape in zip(out, shapes.values(), strict=True)
+                )
+                if routine(self._thread.address, *given.values(), *outputs) == fused.OK:
+                    return outputs
+            except (TypeError, ValueError):
+                pass  # The checks below find what is wrong, or convert it.
+
+        sizes = {"x": self.n_inputs, "u": self.n_inputs, "v": self.n_outputs}
+        inputs = {name: as_input(value, name, sizes[name], self.dtype) for name, value in given.items()}
+        lead = inputs["x"].shape[:-1]
+        for name, array in inputs.items():
+            if array.shape[:-1] != lead:
+                raise ValueError(f"{name} has shape {array.shape}, but x has shape {inputs['x'].shape}")
+        outputs = as_outputs(out, {name: lead + shape for name, shape in shapes.items()}, self.dtype, given)
+        flat = [array.reshape(-1) for array in inputs.values()]
+        flat += [array.reshape(-1, *shape[1:]) for array, shape in zip(outputs, shapes.values(), strict=True)]
+        routine(self._thread.address, *flat)
+        return outputs
+
+    # Compiled, or read from numba's cache, when a method is first called.
+    @cached_property
+    def _value(self) -> Any:
+        return fused.routine("value", self.dtype)
+
+    @cached_property
+    def _value_and_jacobian(self) -> Any:
+        return fused.routine("value_and_jacobian", self.dtype)
+
+    @cached_property
+    def _vjp(self) -> Any:
+        return fused.routine("vjp", self.dtype)
+
+    @cached_property
+    def _jvp(self) -> Any:
+        return fused.routine("jvp", self.dtype)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Network is immutable: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Network is immutable: {name} cannot be deleted")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        pairs = [(layer.w, layer.b) for layer in self.layers]
+        *hidden, head = [layer.activation for layer in self.layers]
+        return _rebuild, (pairs, hidden, head, self.dtype, self.input_names, self.output_names)
+
+    def __repr__(self) -> str:
+        steps = " -> ".join(f"{layer.b.size} {layer.activation}" for layer in self.layers)
+        return f"Network({self.n_inputs} -> {steps}, {self.dtype})"
+
+
+def _rebuild(
+    pairs: Any, hidden: Any, head: Any, dtype: Any, input_names: Any, output_names: Any
+) -> Network:
+    return Network(pairs, hidden, head, dtype, input_names=input_names, output_names=output_names)
+
+
+def _names(names: Sequence[str] | None, argument: str, size: int) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    checked = tuple(str(name) for name in names)
+    if len(checked) != size:
+        raise ValueError(f"{argument} has {len(checked)} names, expected {size}")
+    return checked

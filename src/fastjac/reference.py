@@ -1,0 +1,162 @@
+"""The same mathematics in plain NumPy: what the kernels compute, as an explanation and an oracle.
+
+Each kind of layer has a forward function and a backward function, which takes the Jacobian of the
+network's output with respect to the layer's output and returns the one with respect to its input.
+It computes in the dtype of its arguments, `numpy.longdouble` included (gelu excepted: its error
+function is float64).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastjac.layers import Activation, Layer
+
+Array = NDArray[np.floating[Any]]
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+def _affine(x: Array, w: Array, b: Array) -> Array:
+    return np.asarray(x @ w + b)
+
+
+def _affine_backward(jac: Array, w: Array) -> Array:
+    return np.asarray(jac @ w.T)
+
+
+def _sigmoid(z: Array) -> Array:
+    e = np.exp(-np.abs(z))
+    return np.where(z < 0, e, 1) / (1 + e)
+
+
+def _sigmoid_slope(z: Array) -> Array:
+    e = np.exp(-np.abs(z))
+    return np.asarray(e / (1 + e) ** 2)
+
+
+def _gelu_cdf(z: Array) -> Array:
+    return np.asarray(0.5 * _erfc(-z / math.sqrt(2)), z.dtype)
+
+
+def _gelu_slope(z: Array) -> Array:
+    return np.asarray(_gelu_cdf(z) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
+
+
+def _gelu_tanh_parts(z: Array) -> tuple[Array, Array]:
+    """Return ``t = tanh(c (z + 0.044715 z**3))`` and the derivative of its argument."""
+    c = math.sqrt(2 / math.pi)
+    return np.tanh(c * (z + 0.044715 * z**3)), np.asarray(c * (1 + 3 * 0.044715 * z**2))
+
+
+def _gelu_tanh_slope(z: Array) -> Array:
+    t, slope = _gelu_tanh_parts(z)
+    return np.asarray(0.5 * (1 + t) + 0.5 * z * (1 - t * t) * slope)
+
+
+def _elu(z: Array, alpha: float) -> Array:
+    return np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
+
+
+def _inside(z: Array, low: float, high: float) -> Array:
+    return np.where((low < z) & (z < high), 1, 0)
+
+
+# Name -> (value, derivative) as functions of the pre-activation z and the activation's parameter.
+# At a kink the derivative is PyTorch's: 0 for relu, relu6 and hard_tanh, the slope below for the others.
+_ELEMENTWISE: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, float], Array]]] = {
+    "identity": (lambda z, _: z, lambda z, _: np.ones_like(z)),
+    "relu": (lambda z, _: np.maximum(z, 0), lambda z, _: np.where(z > 0, 1, 0)),
+    "leaky_relu": (lambda z, slope: np.where(z > 0, z, slope * z), lambda z, slope: np.where(z > 0, 1, slope)),
+    "relu6": (lambda z, _: np.clip(z, 0, 6), lambda z, _: _inside(z, 0, 6)),
+    "hard_tanh": (lambda z, _: np.clip(z, -1, 1), lambda z, _: _inside(z, -1, 1)),
+    "elu": (_elu, lambda z, alpha: np.where(z > 0, 1, alpha * np.exp(np.minimum(z, 0)))),
+    "tanh": (lambda z, _: np.tanh(z), lambda z, _: 1 - np.tanh(z) ** 2),
+    "sigmoid": (lambda z, _: _sigmoid(z), lambda z, _: _sigmoid_slope(z)),
+    "softplus": (lambda z, _: np.logaddexp(z, np.zeros_like(z)), lambda z, _: _sigmoid(z)),
+    "silu": (lambda z, _: z * _sigmoid(z), lambda z, _: _sigmoid(z) * (1 + z * _sigmoid(-z))),
+    "gelu": (lambda z, _: z * _gelu_cdf(z), lambda z, _: _gelu_slope(z)),
+    "gelu_tanh": (lambda z, _: 0.5 * z * (1 + _gelu_tanh_parts(z)[0]), lambda z, _: _gelu_tanh_slope(z)),
+}
+
+
+def _elementwise(z: Array, activation: Activation) -> Array:
+    value, _ = _ELEMENTWISE[activation.name]
+    return np.asarray(value(z, activation.parameter), z.dtype)
+
+
+def _slope(z: Array, activation: Activation) -> Array:
+    """Return the derivative of an elementwise activation, NaN where ``z`` is."""
+    _, derivative = _ELEMENTWISE[activation.name]
+    return np.where(np.isnan(z), z, derivative(z, activation.parameter)).astype(z.dtype)
+
+
+def _elementwise_backward(jac: Array, z: Array, activation: Activation) -> Array:
+    return np.asarray(jac * _slope(z, activation))
+
+
+def _softmax(z: Array) -> Array:
+    e = np.exp(z - np.max(z))
+    return np.asarray(e / np.sum(e))
+
+
+def _log_softmax(z: Array) -> Array:
+    shifted = z - np.max(z)
+    return np.asarray(shifted - np.log(np.sum(np.exp(shifted))))
+
+
+def _head(z: Array, activation: Activation) -> Array:
+    """Return the network's output from the last pre-activation."""
+    if activation.name == "softmax":
+        return _softmax(z)
+    if activation.name == "log_softmax":
+        return _log_softmax(z)
+    return _elementwise(z, activation)
+
+
+def _head_backward(jac: Array, z: Array, activation: Activation) -> Array:
+    """Multiply the Jacobian ``jac`` of the last pre-activation ``z`` by the head's, from the left."""
+    if activation.name == "softmax":
+        s = _softmax(z)
+        return np.asarray((np.diag(s) - np.outer(s, s)) @ jac)
+    if activation.name == "log_softmax":
+        return np.asarray((np.eye(z.size, dtype=z.dtype) - _softmax(z)) @ jac)
+    return np.asarray(_slope(z, activation)[:, None] * jac)
+
+
+def value_and_jacobian(x: Array, layers: Sequence[Layer]) -> tuple[Array, Array]:
+    """Return ``y`` (M,) and ``jac`` (M, N), ``jac[m, n] = d y[m] / d x[n]``, of a chain of layers.
+
+    Parameters
+    ----------
+    x : ndarray, (N,)
+        Inputs.
+    layers : sequence of Layer
+        First to last.
+
+    Notes
+    -----
+    ``z_l = a_{l-1} w_l + b_l``, ``a_l = f_l(z_l)``, ``a_0 = x``, ``y = a_L``; then
+    ``jac = F_L w_L^T ... F_1 w_1^T`` from the left, with ``F_l`` the Jacobian of ``f_l`` at ``z_l``:
+    a diagonal, or ``diag(s) - s s^T`` for softmax and ``I - 1 s^T`` for log_softmax.
+    """
+    *hidden, last = layers
+    with np.errstate(all="ignore"):
+        a = x
+        pre_activations = []
+        for layer in hidden:
+            z = _affine(a, layer.w, layer.b)
+            pre_activations.append(z)
+            a = _elementwise(z, layer.activation)
+        z = _affine(a, last.w, last.b)
+        y = _head(z, last.activation)
+        jac = _head_backward(last.w.T, z, last.activation)
+        for layer, z in zip(reversed(hidden), reversed(pre_activations), strict=True):
+            jac = _elementwise_backward(jac, z, layer.activation)
+            jac = _affine_backward(jac, layer.w)
+        return y, jac
