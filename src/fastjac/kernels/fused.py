@@ -10,7 +10,7 @@ from numba import carray, from_dtype, njit, types
 
 from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, softmax
 from fastjac.kernels.packing import CONTEXT, LAYER, STEP
-from fastjac.kernels.simd import DOT_ROWS, MR, address, dots, itemsize, panel_width, pointer, tile
+from fastjac.kernels.simd import MR, address, dots, itemsize, panel_width, pointer, scale, tile
 
 _inner = njit(nogil=True, error_model="numpy")
 OK, MISMATCH = 0, 1
@@ -30,7 +30,7 @@ def _integers(at, size):
 def _rows_times(dtype, rows, cols, panels, x, out):
     """Write ``panels @ x`` (rows,) for a panel matrix (rows, cols) and a padded vector."""
     size, width = itemsize(dtype), panel_width(dtype)
-    blocks = (rows + DOT_ROWS - 1) // DOT_ROWS
+    blocks = (rows + MR - 1) // MR
     start = 0
     for block in range(blocks):
         stop = rows * (block + 1) // blocks
@@ -40,12 +40,12 @@ def _rows_times(dtype, rows, cols, panels, x, out):
 
 
 @_inner
-def _times_rows(dtype, rows, cols, panels, x, index, count, panel_rows, out):
+def _times_rows(dtype, rows, cols, panels, x, index, count, context, out):
     """Write ``sum_k x[k] * panels[index[k], :]`` (padded cols,) for ``count`` of the rows."""
     size, width = itemsize(dtype), panel_width(dtype)
     for p in range((cols + width - 1) // width):
         at = panels + p * rows * width * size
-        tile(dtype, 1, count, x, at, index, out + p * width * size, panel_rows, 0)
+        tile(dtype, 1, count, x, at, index, out + p * width * size, context.panel_rows, 0, 0)
 
 
 @_inner
@@ -59,7 +59,7 @@ def _times_w(dtype, context, layer, x, out):
     """Write ``x @ w`` (padded fan_out,)."""
     if layer.forward:
         _times_rows(
-            dtype, layer.fan_in, layer.fan_out, layer.w, x, context.units, layer.fan_in, context.panel_rows, out
+            dtype, layer.fan_in, layer.fan_out, layer.w, x, context.units, layer.fan_in, context, out
         )
         _clear_tail(dtype, out, layer.fan_out)
     else:
@@ -108,38 +108,31 @@ def _head(dtype, context, layer, y):
 
 
 @_inner
-def _pack(dtype, step, layer, context, spared, start, rows, out):
+def _pack(dtype, step, layer, start, rows, shift, out):
     """Write ``rows`` rows of the scalar factor from ``start``, active units only, units outermost.
 
-    Row ``spared`` is left out: the rows behind it move up by one.
+    Rows from ``shift`` on are taken from one row further down.
     """
     width = panel_width(dtype)
     source = _vector(dtype, step.scalar, step.scalar_rows * (step.m + layer.fan_out) * width)
     active = _integers(layer.active, layer.count)
     slope = _vector(dtype, layer.slope, layer.fan_out)
-    mean = _vector(dtype, context.mean, layer.fan_out)
-    gain = _vector(dtype, context.gain, step.m)
     packed = _vector(dtype, out, rows * layer.count)
+    to = 0
     for position in range(layer.count):
         k = active[position]
+        factor = slope[k]
         if step.scalar_transposed:
             for r in range(rows):
-                m = start + r
-                m += m >= spared
-                value = source[(m // width * step.scalar_rows + k) * width + m % width]
-                packed[position * rows + r] = value * slope[k]
-        elif step.scalar_head:
-            at = k // width * step.scalar_rows * width + k % width
-            for r in range(rows):
-                m = start + r
-                m += m >= spared
-                packed[position * rows + r] = gain[m] * (source[at + m * width] - mean[k]) * slope[k]
+                m = start + r + (r >= shift)
+                packed[to + r] = source[(m // width * step.scalar_rows + k) * width + m % width] * factor
         else:
-            at = k // width * step.scalar_rows * width + k % width
-            for r in range(rows):
-                m = start + r
-                m += m >= spared
-                packed[position * rows + r] = source[at + m * width] * slope[k]
+            at = (k // width * step.scalar_rows + start) * width + k % width
+            for r in range(shift):
+                packed[to + r] = source[at + r * width] * factor
+            for r in range(shift, rows):
+                packed[to + r] = source[at + (r + 1) * width] * factor
+        to += rows
 
 
 @_inner
@@ -155,7 +148,8 @@ def _multiply(dtype, context, layer, step, spared, jac):
     k = layer.count
     for t in range(blocks):
         start, stop = rows * t // blocks, rows * (t + 1) // blocks
-        _pack(dtype, step, layer, context, spared, start, stop - start, context.left + start * k * size)
+        shift = min(max(spared - start, 0), stop - start)
+        _pack(dtype, step, layer, start, stop - start, shift, context.left + start * k * size)
 
     for p in range((step.n + width - 1) // width):
         vector = step.vector + p * layer.fan_out * row
@@ -163,19 +157,17 @@ def _multiply(dtype, context, layer, step, spared, jac):
         ragged = cols < width and step.out == 0
         # Where the last panel of the Jacobian is narrower than a tile, the tile goes to one side first.
         target = step.out + p * step.m * row if step.out else jac + p * row
-        out, offsets = target, context.jac_rows
-        if ragged:
-            out = context.edge
-        if ragged or step.out:
-            offsets = context.panel_rows
-        rest = 0
+        out = context.edge if ragged else target
+        offsets = context.panel_rows if ragged or step.out else context.jac_rows
+        before, rest = context.zeros, 0
         if spared < step.m:
             rest = context.edge + MR * row if ragged else target + spared * step.n * size
-            _fill(dtype, rest, width)
         for t in range(blocks):
             start, stop = rows * t // blocks, rows * (t + 1) // blocks
             left = context.left + start * k * size
-            tile(dtype, stop - start, k, left, vector, layer.active, out, offsets if ragged else offsets + 8 * start, rest)
+            at = offsets if ragged else offsets + 8 * start
+            tile(dtype, stop - start, k, left, vector, layer.active, out, at, before, rest)
+            before = rest
             if ragged:
                 _copy_edge(dtype, out, stop - start, cols, target, context.jac_rows + 8 * start)
         if ragged and rest:
@@ -208,18 +200,30 @@ def _copy_edge(dtype, edge, rows, cols, out, offsets):
 
 
 @_inner
-def _head_columns(dtype, context, rows, cols, panels, softmax_like):
-    """Multiply the columns of a panel matrix (rows, cols), a transposed Jacobian, by the head."""
-    width = panel_width(dtype)
-    gain, mean = _vector(dtype, context.gain, cols), _vector(dtype, context.mean, rows)
-    values = _vector(dtype, panels, (cols + width - 1) // width * rows * width)
-    if softmax_like:
+def _head_rows(dtype, context, layer):
+    """Write the last layer's ``w.T``, multiplied by the head from the left, to ``scaled``."""
+    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
+    if layer.activation >= SOFTMAX:
+        _times_rows(
+            dtype, rows, layer.fan_in, layer.w, context.probs, context.units, rows, context, context.mean
+        )
+    for p in range((layer.fan_in + width - 1) // width):
+        for m in range(rows):
+            at = (p * rows + m) * width * size
+            gain = context.gain + m * size
+            scale(dtype, False, layer.w + at, context.mean + p * width * size, gain, context.scaled + at)
+
+
+@_inner
+def _head_columns(dtype, context, layer, rows, panels):
+    """Multiply the columns of a panel matrix (rows, M), a transposed Jacobian, by the head."""
+    size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
+    if layer.activation >= SOFTMAX:
         _rows_times(dtype, rows, cols, panels, context.probs, context.mean)
-    for m in range(0, cols, width):
+    for p in range((cols + width - 1) // width):
         for n in range(rows):
-            at = (m // width * rows + n) * width
-            for j in range(min(width, cols - m)):
-                values[at + j] = gain[m + j] * (values[at + j] - mean[n])
+            at = panels + (p * rows + n) * width * size
+            scale(dtype, True, at, context.mean + n * size, context.gain + p * width * size, at)
 
 
 @_inner
@@ -237,46 +241,33 @@ def _transpose(dtype, panels, rows, cols, jac):
 @_inner
 def _jacobian(dtype, context, layers, steps, best, jac):
     """Multiply the Jacobian out as planned, after `_forward` and `_head`."""
+    size, row = itemsize(dtype), panel_width(dtype) * itemsize(dtype)
     last = layers[context.n_layers - 1]
     n_inputs, n_outputs = context.n_inputs, context.n_outputs
-    softmax_like = last.activation >= SOFTMAX
     # The rows of a softmax Jacobian sum to zero: the row of the most probable class, the largest of
     # them, comes from the others. With weights that are not finite it would spread their NaN.
     spared = n_outputs
-    if last.activation == SOFTMAX and n_outputs > 1 and context.skip and context.result == 0:
+    if last.activation == SOFTMAX and n_outputs > 1 and context.skip:
         spared = best
     jac_rows = _integers(context.jac_rows, n_outputs)
     for r in range(n_outputs - (spared < n_outputs)):
-        jac_rows[r] = (r + (r >= spared)) * n_inputs * itemsize(dtype)
+        jac_rows[r] = (r + (r >= spared)) * n_inputs * size
 
-    if softmax_like and not last.forward:
-        _times_rows(
-            dtype, n_outputs, last.fan_in, last.w, context.probs, context.units, n_outputs,
-            context.panel_rows, context.mean,
-        )
+    if context.scaled:
+        _head_rows(dtype, context, last)
     for i in range(context.n_steps):
         step = steps[i]
-        is_last = i == context.n_steps - 1 and step.out == 0
-        _multiply(dtype, context, layers[step.layer], step, spared if is_last else step.m, jac)
-        if step.vector_head:
-            _head_columns(dtype, context, step.m, step.n, step.out, softmax_like)
+        _multiply(dtype, context, layers[step.layer], step, step.m if step.out else spared, jac)
+        if step.head:
+            _head_columns(dtype, context, last, step.m, step.out)
     if context.result:
         _transpose(dtype, context.result, n_inputs, n_outputs, jac)
     elif context.n_steps == 0:
-        _single_layer(dtype, context, last, jac)
-
-
-@_inner
-def _single_layer(dtype, context, layer, jac):
-    """Write the Jacobian of one affine layer and the head."""
-    width = panel_width(dtype)
-    source = _vector(dtype, layer.w, (layer.fan_in + width - 1) // width * layer.fan_out * width)
-    gain, mean = _vector(dtype, context.gain, layer.fan_out), _vector(dtype, context.mean, layer.fan_in)
-    target = _vector(dtype, jac, layer.fan_out * layer.fan_in)
-    for m in range(layer.fan_out):
-        for n in range(layer.fan_in):
-            value = source[(n // width * layer.fan_out + m) * width + n % width]
-            target[m * layer.fan_in + n] = gain[m] * (value - mean[n])
+        for p in range(0, n_inputs, panel_width(dtype)):
+            for m in range(n_outputs):
+                at = context.scaled + (p // panel_width(dtype) * n_outputs + m) * row
+                cols = min(panel_width(dtype), n_inputs - p)
+                _copy(dtype, at, cols, jac + (m * n_inputs + p) * size)
 
 
 @_inner
@@ -312,8 +303,8 @@ def _cotangent(dtype, context, layers, v, out):
                 k = active[position]
                 packed[position] = g[k] * slope[k] if hidden else g[k]
             _times_rows(
-                dtype, layer.fan_out, layer.fan_in, layer.w, context.tangent, address(active), count,
-                context.panel_rows, context.cotangent,
+                dtype, layer.fan_out, layer.fan_in, layer.w, context.tangent, address(active), count, context,
+                context.cotangent,
             )
     _copy(dtype, context.cotangent, context.n_inputs, out)
 

@@ -39,11 +39,10 @@ STEP = _record(
     scalar="i8",  # panels of the factor that is read one element at a time ...
     scalar_rows="i8",
     scalar_transposed="i8",  # ... stored (units, m) instead of (m, units)
-    scalar_head="i8",  # it is the last layer's w.T, still to be multiplied by the head
     m="i8",
     vector="i8",  # panels (units, n) of the factor that is read in vectors
     n="i8",
-    vector_head="i8",  # it is the last layer's w: the head multiplies the product's columns
+    head="i8",  # it is the last layer's w: the head multiplies the product's columns
     out="i8",  # panels (m, n), or 0 for the Jacobian itself
 )
 CONTEXT = _record(
@@ -63,6 +62,8 @@ CONTEXT = _record(
     tangent="i8",
     panel_rows="i8",  # int64: byte offsets of the rows of a panel
     jac_rows="i8",  # int64: byte offsets of the rows of the Jacobian that are computed
+    scaled="i8",  # panels: the last layer's w.T multiplied by the head
+    zeros="i8",  # a row of a panel
     left="i8",  # the scalar factor's active part, packed for the tile
     edge="i8",  # one tile: where columns past the end go
     result="i8",  # panels (N, M): the Jacobian transposed, where that is how the last step makes it
@@ -164,6 +165,8 @@ class Context:
             record["a"], record["slope"] = self._vector(layer.b.size), self._vector(layer.b.size)
             record["active"] = self._integers(np.zeros(layer.b.size))
 
+        last = layers[-1].w
+        self._scaled = 0 if packed.forward[-1] else self._vector(last.shape[1] * padded(last.shape[0], self._dtype))
         self._steps = self._keep(np.zeros(len(products), STEP))
         stored: dict[Product, int] = {}
         for record, product in zip(self._steps, products, strict=True):
@@ -185,9 +188,10 @@ class Context:
             record[name] = self._vector(widest)
         record["panel_rows"] = self._integers(np.arange(widest) * width * self._dtype.itemsize)
         record["jac_rows"] = self._integers(np.zeros(n_outputs))
-        # Row blocks may overlap: up to MR rows more than there are.
+        record["scaled"] = self._scaled
+        record["zeros"] = self._vector(width)
         record["left"] = self._vector(
-            max(((step["m"] + simd.MR) * plan.sizes[step["layer"] + 1] for step in self._steps), default=0)
+            max((step["m"] * plan.sizes[step["layer"] + 1] for step in self._steps), default=0)
         )
         record["edge"] = self._vector((simd.MR + 1) * width)
         record["result"] = stored.get(plan.root, 0)
@@ -214,13 +218,13 @@ class Context:
         record["scalar"] = self._operand(scalar, stored)
         record["scalar_transposed"] = self._packed.transposed[scalar] != transposed
         record["scalar_rows"] = units if record["scalar_transposed"] else m
-        record["scalar_head"] = not transposed and scalar.first == last
         record["vector"] = self._operand(vector, stored)
-        record["vector_head"] = transposed and vector.first == last
+        record["head"] = transposed and vector.first == last
         if transposed or product is not self._packed.plan.root:
             record["out"] = stored[product] = self._vector(m * padded(n, self._dtype))
 
     def _operand(self, product: Product, stored: dict[Product, int]) -> int:
         if product.left is None:
-            return int(self._packed.weights[product.first].ctypes.data)
+            is_last = product.first == len(self._packed.layers) - 1
+            return self._scaled if is_last and self._scaled else int(self._packed.weights[product.first].ctypes.data)
         return stored[product]

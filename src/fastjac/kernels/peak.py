@@ -108,6 +108,7 @@ def _run_stream(array, lines, repeats):  # type: ignore[no-untyped-def]
 
 def _fastest(run: Callable[[int], object]) -> float:
     """Return the least seconds a repeat, over samples long enough for the clock."""
+    run(1)  # compiles
     repeats = 1
     while True:
         start = time.perf_counter()
@@ -131,11 +132,13 @@ def multiply_adds_per_second(dtype: np.dtype[Any]) -> float:
 
 
 def _aligned(nbytes: int) -> tuple[Any, int]:
-    """Return zeros on a cache line's boundary and how many whole lines of `LINE_BYTES` they hold."""
+    """Return an array on a cache line's boundary and how many whole lines of `LINE_BYTES` they hold."""
     lines = max(1, nbytes // LINE_BYTES)
     room = np.zeros(lines * LINE_BYTES + _ALIGNMENT, np.uint8)
     first = -room.ctypes.data % _ALIGNMENT
-    return room[first : first + lines * LINE_BYTES].view(np.float64), lines
+    array = room[first : first + lines * LINE_BYTES].view(np.float64)
+    array.fill(0)  # pages never written share one page of zeros, which stays in L1
+    return array, lines
 
 
 def read_bandwidth(nbytes: int) -> float:

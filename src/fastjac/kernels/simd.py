@@ -7,8 +7,11 @@ contiguous elements: element (r, c) is at ``(c // NR * rows + r) * NR + c % NR``
 
 `tile` computes ``C[r, :] = sum_k A[k, r] * B[index[k], :]`` for 1 to `MR` rows of one panel of B in
 registers. A is packed k-major, ``rows`` contiguous elements for each k. It writes NR elements of each
-row of C, at a byte offset from a table, and may subtract the sum of its rows from one row more.
-`dots` computes the products of 1 to `DOT_ROWS` rows of a panel matrix with a padded vector.
+row of C, at a byte offset from a table, and, where ``rest`` is not 0, the row ``rest = before - sum of
+the rows``.
+`scale` computes one row of a panel, ``out = (row - mean) * gain``, with ``mean`` a row and ``gain`` one
+element or, where ``across``, the other way round.
+`dots` computes the products of 1 to `MR` rows of a panel matrix with a padded vector.
 Addresses are integers; nothing outside the named ranges is read or written.
 """
 
@@ -54,7 +57,6 @@ def _numba_target() -> Target:
 TARGET = _numba_target()
 # Rows of the tile: NV * MR accumulators, NV vectors of B, one broadcast and, without FMA, a product.
 MR = 12 if TARGET.registers == 32 else 6
-DOT_ROWS = 8 if TARGET.registers == 32 else 4
 
 
 def itemsize(dtype: np.dtype[Any]) -> int:
@@ -170,7 +172,8 @@ def emit_tile(
     index: ir.Value,
     c: ir.Value,
     c_rows: ir.Value,
-    c_rest: ir.Value,
+    before: ir.Value,
+    rest: ir.Value,
 ) -> None:
     """Emit the register tile of ``rows`` rows; see the top of this file."""
     builder, size, width = vectors.builder, vectors.size, vectors.target.vector_bytes
@@ -211,13 +214,12 @@ def emit_tile(
         row = builder.load(vectors.at(c_rows, 8 * r, INT), align=8)
         for j in range(NV):
             vectors.store(acc[r * NV + j], builder.add(c, row), j * width)
-    with builder.if_then(builder.icmp_signed("!=", c_rest, INT(0))):
+    with builder.if_then(builder.icmp_signed("!=", rest, INT(0))):
         for j in range(NV):
-            offset = j * width
-            rest = vectors.load(c_rest, offset)
+            value = vectors.load(before, j * width)
             for r in range(rows):
-                rest = builder.fsub(rest, acc[r * NV + j])
-            vectors.store(rest, c_rest, offset)
+                value = builder.fsub(value, acc[r * NV + j])
+            vectors.store(value, rest, j * width)
 
 
 def emit_dots(
@@ -258,14 +260,26 @@ def _switch(emit: Any, most: int, element: types.Type, context: Any, builder: ir
 
 
 @intrinsic
-def tile(typing: Any, dtype: Any, rows: Any, k: Any, a: Any, b: Any, index: Any, c: Any, c_rows: Any, c_rest: Any) -> Any:
-    """``tile(dtype, rows, k, a, b, index, c, c_rows, c_rest)``; see the top of this file."""
+def tile(
+    typing: Any,
+    dtype: Any,
+    rows: Any,
+    k: Any,
+    a: Any,
+    b: Any,
+    index: Any,
+    c: Any,
+    c_rows: Any,
+    before: Any,
+    rest: Any,
+) -> Any:
+    """``tile(dtype, rows, k, a, b, index, c, c_rows, before, rest)``; see the top of this file."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         _switch(emit_tile, MR, dtype.dtype, context, builder, args[1:])
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 8), codegen
+    return types.void(dtype, *[types.intp] * 9), codegen
 
 
 @intrinsic
@@ -273,10 +287,28 @@ def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: A
     """``dots(dtype, rows, panels, w, panel_bytes, x, z)``; see the top of this file."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        _switch(emit_dots, DOT_ROWS, dtype.dtype, context, builder, args[1:])
+        _switch(emit_dots, MR, dtype.dtype, context, builder, args[1:])
         return context.get_dummy_value()
 
     return types.void(dtype, *[types.intp] * 6), codegen
+
+
+@intrinsic(prefer_literal=True)
+def scale(typing: Any, dtype: Any, across: Any, row: Any, mean: Any, gain: Any, out: Any) -> Any:
+    """``scale(dtype, across, row, mean, gain, out)``; see the top of this file."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
+        _, _, row, mean, gain, out = args
+        single, wide = (mean, gain) if across.literal_value else (gain, mean)
+        factor = vectors.broadcast(single, 0)
+        for offset in range(0, NV * TARGET.vector_bytes, TARGET.vector_bytes):
+            value, other = vectors.load(row, offset), vectors.load(wide, offset)
+            low, high = (factor, other) if across.literal_value else (other, factor)
+            vectors.store(builder.fmul(builder.fsub(value, low), high), out, offset)
+        return context.get_dummy_value()
+
+    return types.void(dtype, across, *[types.intp] * 4), codegen
 
 
 @intrinsic
