@@ -10,7 +10,7 @@ from numba import carray, from_dtype, njit, types
 
 from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, softmax
 from fastjac.kernels.packing import CONTEXT, LAYER, STEP
-from fastjac.kernels.simd import MR, address, dots, itemsize, panel_width, pointer, scale, tile
+from fastjac.kernels.simd import MR, NV, address, dots, itemsize, panel_width, pointer, scale, tile, transpose
 
 _inner = njit(nogil=True, error_model="numpy")
 OK, MISMATCH = 0, 1
@@ -45,7 +45,7 @@ def _times_rows(dtype, rows, cols, panels, x, index, count, context, out):
     size, width = itemsize(dtype), panel_width(dtype)
     for p in range((cols + width - 1) // width):
         at = panels + p * rows * width * size
-        tile(dtype, 1, count, x, at, index, out + p * width * size, context.panel_rows, 0, 0)
+        tile(dtype, 1, count, x, at, width * size, index, out + p * width * size, context.panel_rows, 0, 0)
 
 
 @_inner
@@ -55,9 +55,31 @@ def _clear_tail(dtype, at, size):
 
 
 @_inner
+def _times_raw(dtype, context, layer, x, out):
+    """Write ``x @ w`` for a ``w`` that is not packed."""
+    size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
+    if cols >= width:
+        for start in range(0, cols, width):
+            at = min(start, cols - width) * size  # The last tile overlaps the one before it.
+            tile(
+                dtype, 1, layer.fan_in, x, layer.w + at, cols * size, context.units, out + at,
+                context.panel_rows, 0, 0,
+            )
+    else:
+        w = _vector(dtype, layer.w, layer.fan_in * cols)
+        values, sums = _vector(dtype, x, layer.fan_in), _vector(dtype, out, cols)
+        sums[:] = 0
+        for n in range(layer.fan_in):
+            for h in range(cols):
+                sums[h] += values[n] * w[n * cols + h]
+
+
+@_inner
 def _times_w(dtype, context, layer, x, out):
     """Write ``x @ w`` (padded fan_out,)."""
-    if layer.forward:
+    if layer.raw:
+        _times_raw(dtype, context, layer, x, out)
+    elif layer.forward:
         _times_rows(
             dtype, layer.fan_in, layer.fan_out, layer.w, x, context.units, layer.fan_in, context, out
         )
@@ -71,21 +93,32 @@ def _forward(dtype, context, layers, x):
     """Fill every layer's output, slopes and active units, and the head's vectors."""
     _copy(dtype, x, context.n_inputs, context.x)
     at = context.x
+    poison = _vector(dtype, context.zeros, 1)[0]
     for layer in layers:
         _times_w(dtype, context, layer, at, layer.a)
         at = layer.a
-        a = _vector(dtype, at, layer.fan_out)
-        b = _vector(dtype, layer.b, layer.fan_out)
+        a, b = _vector(dtype, at, layer.fan_out), _vector(dtype, layer.b, layer.fan_out)
         for i in range(a.size):
             a[i] += b[i]
+        for i in range(a.size):
+            poison += a[i] * 0
         slope = _vector(dtype, layer.slope, layer.fan_out)
         activate(layer.activation, layer.parameter, a, slope)
         active = _integers(layer.active, layer.fan_out)
         count = 0
         for i in range(a.size):
             active[count] = i
-            count += slope[i] != 0 or not context.skip
+            count += slope[i] != 0
         layer.count = count
+    # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
+    # no unit may be left out.
+    context.finite = poison == 0
+    if not context.finite:
+        for layer in layers:
+            layer.count = layer.fan_out
+            active = _integers(layer.active, layer.fan_out)
+            for i in range(active.size):
+                active[i] = i
 
 
 @_inner
@@ -136,6 +169,24 @@ def _pack(dtype, step, layer, start, rows, shift, out):
 
 
 @_inner
+def _panel_of_raw(dtype, layer, start, cols, out):
+    """Write one panel of ``w.T``, from column ``start``, for a ``w`` that is not packed."""
+    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
+    square = width // NV
+    done = 0
+    while done + square <= cols and square <= rows:
+        for row in range(0, rows, square):
+            h = min(row, rows - square)  # The last square overlaps the one before it.
+            source = layer.w + ((start + done) * rows + h) * size
+            transpose(dtype, source, rows * size, out + (h * width + done) * size)
+        done += square
+    w, panel = _vector(dtype, layer.w, layer.fan_in * rows), _vector(dtype, out, rows * width)
+    for j in range(done, cols):
+        for h in range(rows):
+            panel[h * width + j] = w[(start + j) * rows + h]
+
+
+@_inner
 def _multiply(dtype, context, layer, step, spared, jac):
     """Compute one product of the plan, into panels or, where it has none, into the Jacobian.
 
@@ -159,6 +210,9 @@ def _multiply(dtype, context, layer, step, spared, jac):
         target = step.out + p * step.m * row if step.out else jac + p * row
         out = context.edge if ragged else target
         offsets = context.panel_rows if ragged or step.out else context.jac_rows
+        if layer.raw:
+            vector = context.panel
+            _panel_of_raw(dtype, layer, p * width, cols, vector)
         before, rest = context.zeros, 0
         if spared < step.m:
             rest = context.edge + MR * row if ragged else target + spared * step.n * size
@@ -166,7 +220,7 @@ def _multiply(dtype, context, layer, step, spared, jac):
             start, stop = rows * t // blocks, rows * (t + 1) // blocks
             left = context.left + start * k * size
             at = offsets if ragged else offsets + 8 * start
-            tile(dtype, stop - start, k, left, vector, layer.active, out, at, before, rest)
+            tile(dtype, stop - start, k, left, vector, row, layer.active, out, at, before, rest)
             before = rest
             if ragged:
                 _copy_edge(dtype, out, stop - start, cols, target, context.jac_rows + 8 * start)
@@ -247,7 +301,7 @@ def _jacobian(dtype, context, layers, steps, best, jac):
     # The rows of a softmax Jacobian sum to zero: the row of the most probable class, the largest of
     # them, comes from the others. With weights that are not finite it would spread their NaN.
     spared = n_outputs
-    if last.activation == SOFTMAX and n_outputs > 1 and context.skip:
+    if last.activation == SOFTMAX and n_outputs > 1 and context.finite:
         spared = best
     jac_rows = _integers(context.jac_rows, n_outputs)
     for r in range(n_outputs - (spared < n_outputs)):
@@ -361,6 +415,7 @@ def _value(at, x, y):
     return OK
 
 
+@_inner
 def _value_and_jacobian(at, x, y, jac):
     """Write ``y`` (B * M,) and ``jac`` (B * M, N) for ``x`` (B * N,); return as `_value` does."""
     contexts, layers = _open(at)
@@ -428,10 +483,32 @@ def _jvp(at, x, u, y, product):
     return OK
 
 
+def _value_and_jacobian_of(at, x, w1, b1, w2, b2, y, jac):
+    """Write ``y`` and ``jac`` as `_value_and_jacobian` does, with weights that nobody packed before."""
+    contexts, layers = _open(at)
+    first, last = layers[0], layers[1]
+    if w1.shape != (first.fan_in, first.fan_out) or w2.shape != (last.fan_in, last.fan_out):
+        return MISMATCH
+    if b1.size != first.fan_out or b2.size != last.fan_out:
+        return MISMATCH
+    if not (_disjoint(w1, y) and _disjoint(b1, y) and _disjoint(w2, y) and _disjoint(b2, y)):
+        return MISMATCH
+    if not (_disjoint(w1, jac) and _disjoint(b1, jac) and _disjoint(w2, jac) and _disjoint(b2, jac)):
+        return MISMATCH
+    first.w, first.b, last.b = address(w1), address(b1), address(b2)
+    width, rows = panel_width(x.dtype), last.fan_out
+    panels = _vector(x.dtype, last.w, (last.fan_in + width - 1) // width * rows * width)
+    for h in range(last.fan_in):
+        for m in range(rows):
+            panels[(h // width * rows + m) * width + h % width] = w2[h, m]
+    return _value_and_jacobian(at, x, y, jac)
+
+
 # Name -> routine, and the number of dimensions of its arrays: first inputs, then outputs.
 _ROUTINES = {
+    "value_and_jacobian_of": (_value_and_jacobian_of, (1, 2, 1, 2, 1), (1, 2)),
     "value": (_value, (1,), (1,)),
-    "value_and_jacobian": (_value_and_jacobian, (1,), (1, 2)),
+    "value_and_jacobian": (_value_and_jacobian.py_func, (1,), (1, 2)),
     "vjp": (_vjp, (1, 1), (1, 1)),
     "jvp": (_jvp, (1, 1), (1, 1)),
 }

@@ -24,8 +24,9 @@ def _record(**fields: str) -> np.dtype[Any]:
 LAYER = _record(
     fan_in="i8",
     fan_out="i8",
-    w="i8",  # panels: w.T, or w where `forward`
+    w="i8",  # panels: w.T, or w where `forward`; or w as it is, row-major, where `raw`
     forward="i8",
+    raw="i8",
     b="i8",
     activation="i8",
     parameter="f8",
@@ -52,7 +53,7 @@ CONTEXT = _record(
     n_steps="i8",
     layers="i8",
     steps="i8",
-    skip="i8",  # 1 where units of slope 0 may be left out: all weights are finite
+    finite="i8",  # 1 where all pre-activations are, and so all weights
     x="i8",  # vector
     units="i8",  # int64: 0, 1, 2, ...
     probs="i8",  # vector: softmax of the logits, 0 for elementwise heads
@@ -65,6 +66,7 @@ CONTEXT = _record(
     scaled="i8",  # panels: the last layer's w.T multiplied by the head
     zeros="i8",  # a row of a panel
     left="i8",  # the scalar factor's active part, packed for the tile
+    panel="i8",  # a panel of a raw w.T
     edge="i8",  # one tile: where columns past the end go
     result="i8",  # panels (N, M): the Jacobian transposed, where that is how the last step makes it
 )
@@ -117,13 +119,17 @@ def _roles(product: Product, transposed: bool) -> tuple[Product, Product]:
 
 
 class Packed:
-    """A network's weights in the layout that its plan reads, shared by all threads."""
+    """A network's weights in the layout that its plan reads, shared by all threads.
 
-    def __init__(self, layers: Sequence[Layer], plan: Plan) -> None:
+    With ``raw``, for two layers, those of the first stay as they are given on each call.
+    """
+
+    def __init__(self, layers: Sequence[Layer], plan: Plan, raw: bool = False) -> None:
         root = plan.root
         self.plan = plan
         self.layers = layers
-        self.transposed = orientations(root, root.left is not None and root.rows > root.cols)
+        self.raw = raw
+        self.transposed = orientations(root, root.left is not None and root.rows > root.cols and not raw)
         self.forward = [False] * len(layers)
         for product, transposed in self.transposed.items():
             if product.left is None:
@@ -132,7 +138,6 @@ class Packed:
             pack_panels(layer.w if forward else layer.w.T)
             for layer, forward in zip(layers, self.forward, strict=True)
         ]
-        self.skip = all(np.isfinite(layer.w).all() for layer in layers)
 
 
 class Context:
@@ -156,6 +161,7 @@ class Context:
         products = list(plan.root.steps())
 
         self._layers = self._keep(np.zeros(len(layers), LAYER))
+        self._layers[0]["raw"] = packed.raw
         for record, layer, w, forward in zip(self._layers, layers, packed.weights, packed.forward, strict=True):
             record["fan_in"], record["fan_out"] = layer.w.shape
             record["w"], record["forward"] = w.ctypes.data, forward
@@ -179,7 +185,6 @@ class Context:
         record["n_inputs"], record["n_outputs"] = n_inputs, n_outputs
         record["n_layers"], record["n_steps"] = len(layers), len(products)
         record["layers"], record["steps"] = self._layers.ctypes.data, self._steps.ctypes.data
-        record["skip"] = packed.skip
         record["x"] = self._vector(n_inputs)
         record["units"] = self._integers(np.arange(widest))
         for name in ("probs", "gain"):
@@ -193,6 +198,7 @@ class Context:
         record["left"] = self._vector(
             max((step["m"] * plan.sizes[step["layer"] + 1] for step in self._steps), default=0)
         )
+        record["panel"] = self._vector(plan.sizes[1] * width if packed.raw else 0)
         record["edge"] = self._vector((simd.MR + 1) * width)
         record["result"] = stored.get(plan.root, 0)
         self.address = int(context.ctypes.data)

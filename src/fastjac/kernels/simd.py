@@ -6,11 +6,13 @@ contiguous elements: element (r, c) is at ``(c // NR * rows + r) * NR + c % NR``
 `NV` vectors of the compile target.
 
 `tile` computes ``C[r, :] = sum_k A[k, r] * B[index[k], :]`` for 1 to `MR` rows of one panel of B in
-registers. A is packed k-major, ``rows`` contiguous elements for each k. It writes NR elements of each
-row of C, at a byte offset from a table, and, where ``rest`` is not 0, the row ``rest = before - sum of
-the rows``.
+registers. A is packed k-major, ``rows`` contiguous elements for each k; the rows of B are ``b_stride``
+bytes apart and need no alignment. It writes NR elements of each row of C, at a byte offset from a table,
+and, where ``rest`` is not 0, the row ``rest = before - sum of the rows``.
 `scale` computes one row of a panel, ``out = (row - mean) * gain``, with ``mean`` a row and ``gain`` one
 element or, where ``across``, the other way round.
+`transpose` writes a square, one vector for each of as many rows that are ``stride`` bytes apart, with
+rows and columns exchanged, to consecutive rows of a panel.
 `dots` computes the products of 1 to `MR` rows of a panel matrix with a padded vector.
 Addresses are integers; nothing outside the named ranges is read or written.
 """
@@ -111,8 +113,12 @@ class Vectors:
     def broadcast(self, address: ir.Value, offset: ir.Value | int) -> ir.Value:
         scalar = self.builder.load(self.at(address, offset, self.element), align=self.size)
         lane = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, ir.IntType(32)(0))
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(lane, ir.Constant(self.type, ir.Undefined), mask)
+        return self.shuffle(lane, ir.Constant(self.type, ir.Undefined), [0] * self.lanes)
+
+    def shuffle(self, low: ir.Value, high: ir.Value, lanes: list[int]) -> ir.Value:
+        """Return the vector of the numbered lanes of ``low`` and, behind them, ``high``."""
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), lanes)
+        return self.builder.shuffle_vector(low, high, mask)
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         if not self.target.fma:
@@ -169,6 +175,7 @@ def emit_tile(
     k: ir.Value,
     a: ir.Value,
     b: ir.Value,
+    b_stride: ir.Value,
     index: ir.Value,
     c: ir.Value,
     c_rows: ir.Value,
@@ -183,9 +190,9 @@ def emit_tile(
     def step(position: ir.Value, acc: list[ir.Value]) -> list[ir.Value]:
         """Add the products of one k to the accumulators of one chain."""
         unit = builder.load(vectors.at(index, builder.mul(position, INT(8)), INT), align=8)
-        b_row = builder.add(b, builder.mul(unit, INT(NV * width)))
+        b_row = builder.add(b, builder.mul(unit, b_stride))
         a_row = builder.add(a, builder.mul(position, INT(rows * size)))
-        b_vectors = [vectors.load(b_row, j * width, width) for j in range(NV)]
+        b_vectors = [vectors.load(b_row, j * width) for j in range(NV)]
         result = []
         for r in range(rows):
             factor = vectors.broadcast(a_row, r * size)
@@ -241,25 +248,41 @@ def emit_dots(
         builder.store(total, vectors.at(z, r * vectors.size, vectors.element), align=vectors.size)
 
 
-def _switch(emit: Any, most: int, element: types.Type, context: Any, builder: ir.IRBuilder, args: list[ir.Value]) -> None:
-    """Emit ``emit`` for each number of rows from 1 to ``most``, and the branch to the one asked for."""
-    rows, *rest = args
-    vectors = Vectors(builder, context.get_value_type(element), TARGET)
-    if isinstance(rows, ir.Constant):
-        emit(vectors, rows.constant, *rest)
+def emit_transpose(vectors: Vectors, source: ir.Value, stride: ir.Value, out: ir.Value) -> None:
+    """Emit the transposition of a square of vectors; see the top of this file."""
+    builder, lanes = vectors.builder, vectors.lanes
+    rows = [vectors.load(builder.add(source, builder.mul(stride, INT(i))), 0) for i in range(lanes)]
+    # Bit by bit, swap that of the row's number with that of the lane's.
+    for bit in (1 << shift for shift in range(lanes.bit_length() - 1)):
+        for i in range(lanes):
+            if not i & bit:
+                low, high = rows[i], rows[i | bit]
+                from_low = [lanes + (k ^ bit) if k & bit else k for k in range(lanes)]
+                from_high = [lanes + k if k & bit else k ^ bit for k in range(lanes)]
+                rows[i], rows[i | bit] = vectors.shuffle(low, high, from_low), vectors.shuffle(low, high, from_high)
+    for i, row in enumerate(rows):
+        vectors.store(row, out, i * NV * vectors.target.vector_bytes)
+
+
+def _for_rows(emit: Any, dtype: Any, rows: Any, context: Any, builder: ir.IRBuilder, args: list[ir.Value]) -> None:
+    """Emit ``emit`` for the literal ``rows``, or a branch to each number of rows from 1 to `MR`."""
+    vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
+    number, *rest = args[1:]
+    if isinstance(rows, types.IntegerLiteral):
+        emit(vectors, rows.literal_value, *rest)
         return
     done = builder.append_basic_block("done")
-    switch = builder.switch(rows, done)
-    for number in range(1, most + 1):
-        block = builder.append_basic_block(f"rows{number}")
-        switch.add_case(INT(number), block)
+    switch = builder.switch(number, done)
+    for count in range(1, MR + 1):
+        block = builder.append_basic_block(f"rows{count}")
+        switch.add_case(INT(count), block)
         builder.position_at_end(block)
-        emit(vectors, number, *rest)
+        emit(vectors, count, *rest)
         builder.branch(done)
     builder.position_at_end(done)
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def tile(
     typing: Any,
     dtype: Any,
@@ -267,30 +290,42 @@ def tile(
     k: Any,
     a: Any,
     b: Any,
+    b_stride: Any,
     index: Any,
     c: Any,
     c_rows: Any,
     before: Any,
     rest: Any,
 ) -> Any:
-    """``tile(dtype, rows, k, a, b, index, c, c_rows, before, rest)``; see the top of this file."""
+    """``tile(dtype, rows, k, a, b, b_stride, index, c, c_rows, before, rest)``; see the top of this file."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        _switch(emit_tile, MR, dtype.dtype, context, builder, args[1:])
+        _for_rows(emit_tile, dtype, rows, context, builder, args)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 9), codegen
+    return types.void(dtype, rows, *[types.intp] * 9), codegen
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: Any, x: Any, z: Any) -> Any:
     """``dots(dtype, rows, panels, w, panel_bytes, x, z)``; see the top of this file."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        _switch(emit_dots, MR, dtype.dtype, context, builder, args[1:])
+        _for_rows(emit_dots, dtype, rows, context, builder, args)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 6), codegen
+    return types.void(dtype, rows, *[types.intp] * 5), codegen
+
+
+@intrinsic
+def transpose(typing: Any, dtype: Any, source: Any, stride: Any, out: Any) -> Any:
+    """``transpose(dtype, source, stride, out)``; see the top of this file."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        emit_transpose(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
+        return context.get_dummy_value()
+
+    return types.void(dtype, *[types.intp] * 3), codegen
 
 
 @intrinsic(prefer_literal=True)
