@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numba import carray, from_dtype, njit, types
 
+from fastjac.kernels.compiling import compiled
 from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, softmax
 from fastjac.kernels.packing import CONTEXT, LAYER, STEP
 from fastjac.kernels.simd import MR, NV, address, dots, itemsize, panel_width, pointer, scale, tile, transpose
@@ -525,4 +526,4 @@ def routine(name: str, dtype: np.dtype[Any]) -> Any:
     element = from_dtype(dtype)
     arrays = [types.Array(element, ndim, "C", readonly=True) for ndim in inputs]
     arrays += [types.Array(element, ndim, "C") for ndim in outputs]
-    return njit(types.intp(types.intp, *arrays), nogil=True, error_model="numpy", cache=True)(function)
+    return compiled(function, f"{name}_{dtype}", types.intp(types.intp, *arrays))
