@@ -60,7 +60,7 @@ def _check_output(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} must be an ndarray, got {type(array).__name__}")
     if array.dtype != dtype:
-        raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
+        raise ValueError(f"{name} has dtype {array.dtype}, expected {dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
     if not array.flags.writeable:

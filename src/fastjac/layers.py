@@ -174,7 +174,5 @@ def as_layers(
 
 
 def read_only(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a C-contiguous copy of ``array`` in ``dtype`` that cannot be written."""
-    copy = np.array(array, dtype, order="C")
-    copy.flags.writeable = False
-    return copy
+    """Return a C-contiguous copy of ``array`` in ``dtype`` that nobody can make writable."""
+    return np.frombuffer(array.astype(dtype).tobytes(), dtype).reshape(array.shape)

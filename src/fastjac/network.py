@@ -74,6 +74,7 @@ class Network:
     dtype: np.dtype[Any]
     input_names: tuple[str, ...] | None
     output_names: tuple[str, ...] | None
+    _x_shape: tuple[int]
     _thread: _ThreadContext
 
     def __init__(
@@ -96,6 +97,7 @@ class Network:
             dtype=checked[0].w.dtype,
             input_names=_names(input_names, "input_names", sizes[0]),
             output_names=_names(output_names, "output_names", sizes[-1]),
+            _x_shape=sizes[:1],
             _thread=_ThreadContext(packed),
         )
 
@@ -136,7 +138,7 @@ class Network:
         ValueError, TypeError
             If a shape, a dtype or the layout of ``out`` does not fit; nothing has been written then.
         """
-        if out is not None and type(x) is ndarray and x.dtype is self.dtype and x.ndim == 1:
+        if out is not None and type(x) is ndarray and x.dtype is self.dtype and x.shape == self._x_shape:
             # The common case, checked by the compiled routine and its signature alone.
             try:
                 y, jac = out
@@ -176,7 +178,7 @@ class Network:
         x = given["x"]
         if out is None:
             out = (None,) * len(shapes)
-        if type(x) is ndarray and x.dtype is self.dtype and x.ndim == 1:
+        if type(x) is ndarray and x.dtype is self.dtype and x.shape == self._x_shape:
             try:
                 outputs = tuple(
                     np.empty(shape, self.dtype) if array is None else array

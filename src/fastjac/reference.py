@@ -125,7 +125,7 @@ def _head_backward(jac: Array, z: Array, activation: Activation) -> Array:
         s = _softmax(z)
         return np.asarray((np.diag(s) - np.outer(s, s)) @ jac)
     if activation.name == "log_softmax":
-        return np.asarray((np.eye(z.size, dtype=z.dtype) - _softmax(z)) @ jac)
+        return np.asarray(jac - _softmax(z) @ jac)
     return np.asarray(_slope(z, activation)[:, None] * jac)
 
 

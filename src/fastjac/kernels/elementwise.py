@@ -173,11 +173,9 @@ def activate(code, parameter, a, slope):
         slope[i] = 1 if z > 0 else (parameter * (p * power + power) if z <= 0 else z)
     for i in range(a.size if code == TANH else 0):
         z = np.float64(a[i])
-        # tanh(z) = e / (e + 2), and 1 - tanh(z)**2 without its cancellation.
         e = expm1(2.0 * min(abs(z), 22.0))
-        t = math.copysign(e / (e + 2.0), z)
-        a[i] = t if z == z else z
-        slope[i] = 4.0 * (e + 1.0) / ((e + 2.0) * (e + 2.0)) if z == z else z
+        a[i] = math.copysign(e / (e + 2.0), z) if z == z else z
+        slope[i] = 1 - a[i] * a[i]
     for i in range(a.size if code == SIGMOID else 0):
         z = np.float64(a[i])
         e = exp(-abs(z))

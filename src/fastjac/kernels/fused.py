@@ -16,6 +16,11 @@ from fastjac.kernels.simd import MR, NV, address, dots, itemsize, panel_width, p
 _inner = njit(nogil=True, error_model="numpy")
 OK, MISMATCH = 0, 1
 
+# The rows of a softmax Jacobian sum to zero: up to this many of them, that of the most probable class
+# comes from the others. It collects their errors, and a row of many is not worth that. Nor may it
+# spread NaN, where numbers are not finite.
+SPARED = 16
+
 
 @_inner
 def _vector(dtype, at, size):
@@ -124,20 +129,32 @@ def _forward(dtype, context, layers, x):
 
 @_inner
 def _head(dtype, context, layer, y):
-    """Write the outputs, and how the head multiplies the Jacobian; return the most probable class."""
+    """Write the outputs, and how the head multiplies the Jacobian; return the largest logit's index p.
+
+    With s the softmax, row m of ``diag(s) - s s.T`` times G is ``s[m] (G[m] - s @ G)``: in general
+    ``gain[m] (G[m] - base + shares @ G)`` with gain s, base 0 and shares -s; log_softmax has gain 1, an
+    elementwise head no shares. Where s[p] is nearly 1 that cancels for row p. From 1/2 on, row p is the
+    pivot: base is G[p], and shares[p] is 1 - s[p], summed from the others.
+    """
     z = _vector(dtype, layer.a, layer.fan_out)
     slope = _vector(dtype, layer.slope, layer.fan_out)
     out = _vector(dtype, y, layer.fan_out)
-    probs = _vector(dtype, context.probs, layer.fan_out)
     gain = _vector(dtype, context.gain, layer.fan_out)
-    best = 0
-    if layer.activation >= SOFTMAX:
-        best = softmax(z, probs, out, layer.activation == LOG_SOFTMAX)
-        for m in range(z.size):
-            gain[m] = probs[m] if layer.activation == SOFTMAX else 1
-    else:
+    context.pivot = -1
+    if layer.activation < SOFTMAX:
         for m in range(z.size):
             out[m], gain[m] = z[m], slope[m]
+        return 0
+    shares = _vector(dtype, context.shares, layer.fan_out)
+    best = softmax(z, shares, out, layer.activation == LOG_SOFTMAX)
+    for m in range(z.size):
+        gain[m] = shares[m] if layer.activation == SOFTMAX else 1
+    rest = z.dtype.type(0)
+    for m in range(z.size):
+        rest += shares[m] if m != best else 0
+        shares[m] = -shares[m]
+    if shares[best] <= -0.5:
+        context.pivot, shares[best] = best, rest
     return best
 
 
@@ -257,28 +274,41 @@ def _copy_edge(dtype, edge, rows, cols, out, offsets):
 @_inner
 def _head_rows(dtype, context, layer):
     """Write the last layer's ``w.T``, multiplied by the head from the left, to ``scaled``."""
-    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
+    size, row, rows = itemsize(dtype), panel_width(dtype) * itemsize(dtype), layer.fan_out
+    pivot = context.pivot
     if layer.activation >= SOFTMAX:
-        _times_rows(
-            dtype, rows, layer.fan_in, layer.w, context.probs, context.units, rows, context, context.mean
-        )
-    for p in range((layer.fan_in + width - 1) // width):
+        _times_rows(dtype, rows, layer.fan_in, layer.w, context.shares, context.units, rows, context, context.extra)
+    for p in range((layer.fan_in + panel_width(dtype) - 1) // panel_width(dtype)):
+        panel, out = layer.w + p * rows * row, context.scaled + p * rows * row
+        extra, mean = context.extra + p * row, context.mean + p * row
+        base = context.zeros if pivot < 0 else panel + pivot * row
+        scale(dtype, False, base, extra, context.ones, mean)
         for m in range(rows):
-            at = (p * rows + m) * width * size
-            gain = context.gain + m * size
-            scale(dtype, False, layer.w + at, context.mean + p * width * size, gain, context.scaled + at)
+            scale(dtype, False, panel + m * row, mean, context.gain + m * size, out + m * row)
+        if pivot >= 0:
+            scale(dtype, False, extra, context.zeros, context.gain + pivot * size, out + pivot * row)
 
 
 @_inner
 def _head_columns(dtype, context, layer, rows, panels):
     """Multiply the columns of a panel matrix (rows, M), a transposed Jacobian, by the head."""
     size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
+    extra, mean = _vector(dtype, context.extra, rows), _vector(dtype, context.mean, rows)
+    values = _vector(dtype, panels, (cols + width - 1) // width * rows * width)
+    gain = _vector(dtype, context.gain, cols)
+    pivot = context.pivot
+    at_pivot = pivot // width * rows * width + pivot % width
     if layer.activation >= SOFTMAX:
-        _rows_times(dtype, rows, cols, panels, context.probs, context.mean)
+        _rows_times(dtype, rows, cols, panels, context.shares, context.extra)
+    for n in range(rows):
+        mean[n] = (values[at_pivot + n * width] if pivot >= 0 else 0) - extra[n]
     for p in range((cols + width - 1) // width):
         for n in range(rows):
             at = panels + (p * rows + n) * width * size
             scale(dtype, True, at, context.mean + n * size, context.gain + p * width * size, at)
+    if pivot >= 0:
+        for n in range(rows):
+            values[at_pivot + n * width] = gain[pivot] * extra[n]
 
 
 @_inner
@@ -299,10 +329,8 @@ def _jacobian(dtype, context, layers, steps, best, jac):
     size, row = itemsize(dtype), panel_width(dtype) * itemsize(dtype)
     last = layers[context.n_layers - 1]
     n_inputs, n_outputs = context.n_inputs, context.n_outputs
-    # The rows of a softmax Jacobian sum to zero: the row of the most probable class, the largest of
-    # them, comes from the others. With weights that are not finite it would spread their NaN.
     spared = n_outputs
-    if last.activation == SOFTMAX and n_outputs > 1 and context.finite:
+    if last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
         spared = best
     jac_rows = _integers(context.jac_rows, n_outputs)
     for r in range(n_outputs - (spared < n_outputs)):
@@ -330,14 +358,17 @@ def _cotangent(dtype, context, layers, v, out):
     """Write ``v @ jac`` (N,), after `_forward` and `_head`."""
     last = layers[context.n_layers - 1]
     given, gain = _vector(dtype, v, last.fan_out), _vector(dtype, context.gain, last.fan_out)
-    probs = _vector(dtype, context.probs, last.fan_out)
+    shares = _vector(dtype, context.shares, last.fan_out)
     g = _vector(dtype, context.cotangent, last.fan_out)
-    total = g.dtype.type(0)
+    pivot, rest = context.pivot, g.dtype.type(0)
     for m in range(g.size):
         g[m] = given[m] * gain[m]
-        total += g[m]
-    for m in range(g.size):
-        g[m] -= probs[m] * total
+        rest += g[m] if m != pivot else 0
+    total = rest
+    if pivot >= 0:
+        total, g[pivot] = rest + g[pivot], -rest
+    for m in range(g.size if last.activation >= SOFTMAX else 0):
+        g[m] += shares[m] * total
     for i in range(context.n_layers - 1, -1, -1):
         layer = layers[i]
         hidden = i < context.n_layers - 1
@@ -379,14 +410,18 @@ def _tangent(dtype, context, layers, u, out):
             for k in range(t.size):
                 t[k] *= slope[k]
             _clear_tail(dtype, at, layer.fan_out)
-    t = _vector(dtype, at, context.n_outputs)
-    probs, gain = _vector(dtype, context.probs, t.size), _vector(dtype, context.gain, t.size)
-    mean = t.dtype.type(0)
+    t, gain = _vector(dtype, at, context.n_outputs), _vector(dtype, context.gain, context.n_outputs)
+    shares, result = _vector(dtype, context.shares, t.size), _vector(dtype, out, t.size)
+    if layers[context.n_layers - 1].activation >= SOFTMAX:
+        base = t[context.pivot] if context.pivot >= 0 else t.dtype.type(0)
+        extra = t.dtype.type(0)
+        for m in range(t.size):
+            t[m] -= base
+            extra += shares[m] * t[m]
+        for m in range(t.size):
+            t[m] += extra
     for m in range(t.size):
-        mean += probs[m] * t[m]
-    result = _vector(dtype, out, t.size)
-    for m in range(t.size):
-        result[m] = gain[m] * (t[m] - mean)
+        result[m] = gain[m] * t[m]
 
 
 @_inner

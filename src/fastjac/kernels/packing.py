@@ -56,15 +56,18 @@ CONTEXT = _record(
     finite="i8",  # 1 where all pre-activations are, and so all weights
     x="i8",  # vector
     units="i8",  # int64: 0, 1, 2, ...
-    probs="i8",  # vector: softmax of the logits, 0 for elementwise heads
-    gain="i8",  # vector: what multiplies each row of the Jacobian
-    mean="i8",  # vector: what is subtracted first, the rows' mean weighted with `probs`
+    gain="i8",  # vector: the head multiplies rows of the Jacobian as `_head` explains
+    shares="i8",  # vector
+    pivot="i8",
+    extra="i8",  # vector: shares @ rows
+    mean="i8",  # vector: what is subtracted from the rows
     cotangent="i8",  # two vectors of the widest layer
     tangent="i8",
     panel_rows="i8",  # int64: byte offsets of the rows of a panel
     jac_rows="i8",  # int64: byte offsets of the rows of the Jacobian that are computed
     scaled="i8",  # panels: the last layer's w.T multiplied by the head
-    zeros="i8",  # a row of a panel
+    zeros="i8",  # a row of a panel, and of ones
+    ones="i8",
     left="i8",  # the scalar factor's active part, packed for the tile
     panel="i8",  # a panel of a raw w.T
     edge="i8",  # one tile: where columns past the end go
@@ -187,14 +190,15 @@ class Context:
         record["layers"], record["steps"] = self._layers.ctypes.data, self._steps.ctypes.data
         record["x"] = self._vector(n_inputs)
         record["units"] = self._integers(np.arange(widest))
-        for name in ("probs", "gain"):
+        for name in ("gain", "shares"):
             record[name] = self._vector(n_outputs)
-        for name in ("mean", "cotangent", "tangent"):
+        for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = self._vector(widest)
         record["panel_rows"] = self._integers(np.arange(widest) * width * self._dtype.itemsize)
         record["jac_rows"] = self._integers(np.zeros(n_outputs))
         record["scaled"] = self._scaled
         record["zeros"] = self._vector(width)
+        record["ones"] = self._keep(np.ones(width, self._dtype)).ctypes.data
         record["left"] = self._vector(
             max((step["m"] * plan.sizes[step["layer"] + 1] for step in self._steps), default=0)
         )

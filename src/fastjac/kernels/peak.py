@@ -1,4 +1,7 @@
-"""What one core can do at most: multiply-adds in registers, and passes over an array."""
+"""Measurements in compiled loops: multiply-adds in registers, passes over an array, a routine alone."""
+
+# numba's decorators are not typed.
+# mypy: disable-error-code="untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
 
@@ -82,12 +85,12 @@ def _total(vectors: Vectors, values: list[ir.Value]) -> ir.Value:
 
 
 @njit
-def _run_multiply_adds(array, rounds):  # type: ignore[no-untyped-def]
+def _run_multiply_adds(array, rounds):
     return _multiply_adds(array.dtype, rounds)
 
 
 @njit
-def _run_read(array, lines, repeats):  # type: ignore[no-untyped-def]
+def _run_read(array, lines, repeats):
     total = array[0]
     for _ in range(repeats):
         total += _read(array.dtype, address(array), lines)
@@ -95,15 +98,29 @@ def _run_read(array, lines, repeats):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _run_write(array, lines, repeats):  # type: ignore[no-untyped-def]
+def _run_write(array, lines, repeats):
     for _ in range(repeats):
         _write(array.dtype, address(array), lines, False)
 
 
 @njit
-def _run_stream(array, lines, repeats):  # type: ignore[no-untyped-def]
+def _run_stream(array, lines, repeats):
     for _ in range(repeats):
         _write(array.dtype, address(array), lines, True)
+
+
+def repeated(routine: Callable[..., int]) -> Callable[..., int]:
+    """Return a compiled ``f(count, *arguments)`` that calls ``routine`` without Python in between."""
+
+    @njit
+    def repeat(count, *arguments):
+        status = 0
+        for _ in range(count):
+            status |= routine(*arguments)
+        return status
+
+    result: Callable[..., int] = repeat
+    return result
 
 
 def _fastest(run: Callable[[int], object]) -> float:
