@@ -99,7 +99,7 @@ def _forward(dtype, context, layers, x):
     """Fill every layer's output, slopes and active units, and the head's vectors."""
     _copy(dtype, x, context.n_inputs, context.x)
     at = context.x
-    poison = _vector(dtype, context.zeros, 1)[0]
+    broken = False
     for layer in layers:
         _times_w(dtype, context, layer, at, layer.a)
         at = layer.a
@@ -107,7 +107,7 @@ def _forward(dtype, context, layers, x):
         for i in range(a.size):
             a[i] += b[i]
         for i in range(a.size):
-            poison += a[i] * 0
+            broken |= a[i] - a[i] != 0  # infinite or NaN
         slope = _vector(dtype, layer.slope, layer.fan_out)
         activate(layer.activation, layer.parameter, a, slope)
         active = _integers(layer.active, layer.fan_out)
@@ -118,8 +118,8 @@ def _forward(dtype, context, layers, x):
         layer.count = count
     # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
     # no unit may be left out.
-    context.finite = poison == 0
-    if not context.finite:
+    context.finite = not broken
+    if broken:
         for layer in layers:
             layer.count = layer.fan_out
             active = _integers(layer.active, layer.fan_out)
