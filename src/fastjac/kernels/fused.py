@@ -9,7 +9,7 @@ import numpy as np
 from numba import carray, from_dtype, njit, types
 
 from fastjac.kernels.compiling import compiled
-from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, softmax
+from fastjac.kernels.elementwise import IDENTITY, LOG_SOFTMAX, RELU, SOFTMAX, activate, softmax
 from fastjac.kernels.packing import CONTEXT, LAYER, STEP
 from fastjac.kernels.simd import MR, NV, address, dots, itemsize, panel_width, pointer, scale, tile, transpose
 
@@ -51,7 +51,8 @@ def _times_rows(dtype, rows, cols, panels, x, index, count, context, out):
     size, width = itemsize(dtype), panel_width(dtype)
     for p in range((cols + width - 1) // width):
         at = panels + p * rows * width * size
-        tile(dtype, 1, count, x, at, width * size, index, out + p * width * size, context.panel_rows, 0, 0)
+        row = width * size
+        tile(dtype, 1, count, x, row, at, row, index, out + p * row, context.panel_rows, 0, 0)
 
 
 @_inner
@@ -68,7 +69,7 @@ def _times_raw(dtype, context, layer, x, out):
         for start in range(0, cols, width):
             at = min(start, cols - width) * size  # The last tile overlaps the one before it.
             tile(
-                dtype, 1, layer.fan_in, x, layer.w + at, cols * size, context.units, out + at,
+                dtype, 1, layer.fan_in, x, width * size, layer.w + at, cols * size, context.units, out + at,
                 context.panel_rows, 0, 0,
             )
     else:
@@ -159,49 +160,43 @@ def _head(dtype, context, layer, y):
 
 
 @_inner
-def _pack(dtype, step, layer, start, rows, shift, out):
-    """Write ``rows`` rows of the scalar factor from ``start``, active units only, units outermost.
-
-    Rows from ``shift`` on are taken from one row further down.
-    """
-    width = panel_width(dtype)
-    source = _vector(dtype, step.scalar, step.scalar_rows * (step.m + layer.fan_out) * width)
-    active = _integers(layer.active, layer.count)
-    slope = _vector(dtype, layer.slope, layer.fan_out)
-    packed = _vector(dtype, out, rows * layer.count)
-    to = 0
-    for position in range(layer.count):
-        k = active[position]
-        factor = slope[k]
-        if step.scalar_transposed:
-            for r in range(rows):
-                m = start + r + (r >= shift)
-                packed[to + r] = source[(m // width * step.scalar_rows + k) * width + m % width] * factor
-        else:
-            at = (k // width * step.scalar_rows + start) * width + k % width
-            for r in range(shift):
-                packed[to + r] = source[at + r * width] * factor
-            for r in range(shift, rows):
-                packed[to + r] = source[at + (r + 1) * width] * factor
-        to += rows
+def _transpose(dtype, source, stride, rows, cols, out, out_stride):
+    """Write a (rows, cols) matrix transposed; rows are ``stride`` and ``out_stride`` bytes apart."""
+    size, square = itemsize(dtype), panel_width(dtype) // NV
+    if rows >= square and cols >= square:
+        for i in range(0, rows, square):
+            r = min(i, rows - square)  # The last square overlaps the one before it.
+            for j in range(0, cols, square):
+                c = min(j, cols - square)
+                transpose(dtype, source + r * stride + c * size, stride, out + c * out_stride + r * size, out_stride)
+    else:
+        for r in range(rows):
+            values = _vector(dtype, source + r * stride, cols)
+            for c in range(cols):
+                _vector(dtype, out + c * out_stride + r * size, 1)[0] = values[c]
 
 
 @_inner
-def _panel_of_raw(dtype, layer, start, cols, out):
-    """Write one panel of ``w.T``, from column ``start``, for a ``w`` that is not packed."""
-    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
-    square = width // NV
-    done = 0
-    while done + square <= cols and square <= rows:
-        for row in range(0, rows, square):
-            h = min(row, rows - square)  # The last square overlaps the one before it.
-            source = layer.w + ((start + done) * rows + h) * size
-            transpose(dtype, source, rows * size, out + (h * width + done) * size)
-        done += square
-    w, panel = _vector(dtype, layer.w, layer.fan_in * rows), _vector(dtype, out, rows * width)
-    for j in range(done, cols):
-        for h in range(rows):
-            panel[h * width + j] = w[(start + j) * rows + h]
+def _left(dtype, context, layer, step, rows):
+    """Return panels (m, units) of a step's scalar factor, multiplied by the slopes of its units."""
+    width, units = panel_width(dtype), layer.fan_out
+    row = width * itemsize(dtype)
+    left = step.scalar
+    if step.scalar_transposed:
+        left = context.left
+        for p in range((step.m + width - 1) // width):
+            for q in range((units + width - 1) // width):
+                k, cols = min(width, units - q * width), min(width, step.m - p * width)
+                source = step.scalar + (p * units + q * width) * row
+                _transpose(dtype, source, row, k, cols, left + (q * step.m + p * width) * row, row)
+    # The active units of these have slope 1.
+    if not (context.finite and (layer.activation == RELU or layer.activation == IDENTITY)):
+        for q in range((units + width - 1) // width):
+            for r in range(rows):
+                at = (q * rows + r) * row
+                scale(dtype, True, left + at, context.zeros, layer.slope + q * row, context.left + at)
+        left = context.left
+    return left
 
 
 @_inner
@@ -212,33 +207,31 @@ def _multiply(dtype, context, layer, step, spared, jac):
     """
     size, width = itemsize(dtype), panel_width(dtype)
     row = width * size
-    rows = step.m - (spared < step.m)
+    sparing = step.outputs and spared < step.m
+    rows = step.m - 1 if sparing else step.m
+    left = _left(dtype, context, layer, step, rows)
     blocks = (rows + MR - 1) // MR
-    k = layer.count
-    for t in range(blocks):
-        start, stop = rows * t // blocks, rows * (t + 1) // blocks
-        shift = min(max(spared - start, 0), stop - start)
-        _pack(dtype, step, layer, start, stop - start, shift, context.left + start * k * size)
-
     for p in range((step.n + width - 1) // width):
         vector = step.vector + p * layer.fan_out * row
         cols = min(width, step.n - p * width)
         ragged = cols < width and step.out == 0
         # Where the last panel of the Jacobian is narrower than a tile, the tile goes to one side first.
-        target = step.out + p * step.m * row if step.out else jac + p * row
+        target = step.out + p * rows * row if step.out else jac + p * row
         out = context.edge if ragged else target
         offsets = context.panel_rows if ragged or step.out else context.jac_rows
         if layer.raw:
-            vector = context.panel
-            _panel_of_raw(dtype, layer, p * width, cols, vector)
+            vector, stride = context.panel, layer.fan_out * size
+            _transpose(dtype, layer.w + p * width * stride, stride, cols, layer.fan_out, vector, row)
         before, rest = context.zeros, 0
-        if spared < step.m:
+        if sparing and not step.out:
             rest = context.edge + MR * row if ragged else target + spared * step.n * size
         for t in range(blocks):
             start, stop = rows * t // blocks, rows * (t + 1) // blocks
-            left = context.left + start * k * size
             at = offsets if ragged else offsets + 8 * start
-            tile(dtype, stop - start, k, left, vector, row, layer.active, out, at, before, rest)
+            tile(
+                dtype, stop - start, layer.count, left + start * row, rows * row, vector, row, layer.active,
+                out, at, before, rest,
+            )
             before = rest
             if ragged:
                 _copy_edge(dtype, out, stop - start, cols, target, context.jac_rows + 8 * start)
@@ -272,21 +265,23 @@ def _copy_edge(dtype, edge, rows, cols, out, offsets):
 
 
 @_inner
-def _head_rows(dtype, context, layer):
-    """Write the last layer's ``w.T``, multiplied by the head from the left, to ``scaled``."""
-    size, row, rows = itemsize(dtype), panel_width(dtype) * itemsize(dtype), layer.fan_out
-    pivot = context.pivot
+def _head_rows(dtype, context, layer, spared):
+    """Write the last layer's ``w.T`` less row ``spared``, multiplied by the head from the left, to ``scaled``."""
+    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
+    row, pivot = width * size, context.pivot
     if layer.activation >= SOFTMAX:
         _times_rows(dtype, rows, layer.fan_in, layer.w, context.shares, context.units, rows, context, context.extra)
-    for p in range((layer.fan_in + panel_width(dtype) - 1) // panel_width(dtype)):
-        panel, out = layer.w + p * rows * row, context.scaled + p * rows * row
-        extra, mean = context.extra + p * row, context.mean + p * row
+    out = context.scaled
+    for p in range((layer.fan_in + width - 1) // width):
+        panel, extra, mean = layer.w + p * rows * row, context.extra + p * row, context.mean + p * row
         base = context.zeros if pivot < 0 else panel + pivot * row
         scale(dtype, False, base, extra, context.ones, mean)
         for m in range(rows):
-            scale(dtype, False, panel + m * row, mean, context.gain + m * size, out + m * row)
-        if pivot >= 0:
-            scale(dtype, False, extra, context.zeros, context.gain + pivot * size, out + pivot * row)
+            if m == pivot and m != spared:
+                scale(dtype, False, extra, context.zeros, context.gain + m * size, out)
+            elif m != spared:
+                scale(dtype, False, panel + m * row, mean, context.gain + m * size, out)
+            out += row if m != spared else 0
 
 
 @_inner
@@ -312,45 +307,37 @@ def _head_columns(dtype, context, layer, rows, panels):
 
 
 @_inner
-def _transpose(dtype, panels, rows, cols, jac):
-    """Write the panel matrix (rows, cols) to ``jac`` (cols, rows)."""
-    width = panel_width(dtype)
-    source = _vector(dtype, panels, (cols + width - 1) // width * rows * width)
-    target = _vector(dtype, jac, rows * cols)
-    for m in range(cols):
-        at = m // width * rows * width + m % width
-        for n in range(rows):
-            target[m * rows + n] = source[at + n * width]
-
-
-@_inner
 def _jacobian(dtype, context, layers, steps, best, jac):
     """Multiply the Jacobian out as planned, after `_forward` and `_head`."""
-    size, row = itemsize(dtype), panel_width(dtype) * itemsize(dtype)
+    size, width = itemsize(dtype), panel_width(dtype)
+    row = width * size
     last = layers[context.n_layers - 1]
     n_inputs, n_outputs = context.n_inputs, context.n_outputs
     spared = n_outputs
-    if last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
+    if context.spares and last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
         spared = best
     jac_rows = _integers(context.jac_rows, n_outputs)
     for r in range(n_outputs - (spared < n_outputs)):
         jac_rows[r] = (r + (r >= spared)) * n_inputs * size
 
     if context.scaled:
-        _head_rows(dtype, context, last)
+        _head_rows(dtype, context, last, spared)
     for i in range(context.n_steps):
         step = steps[i]
-        _multiply(dtype, context, layers[step.layer], step, step.m if step.out else spared, jac)
+        _multiply(dtype, context, layers[step.layer], step, spared, jac)
         if step.head:
             _head_columns(dtype, context, last, step.m, step.out)
     if context.result:
-        _transpose(dtype, context.result, n_inputs, n_outputs, jac)
+        for p in range((n_outputs + width - 1) // width):
+            cols, stride = min(width, n_outputs - p * width), n_inputs * size
+            source = context.result + p * n_inputs * row
+            _transpose(dtype, source, row, n_inputs, cols, jac + p * width * stride, stride)
     elif context.n_steps == 0:
-        for p in range(0, n_inputs, panel_width(dtype)):
-            for m in range(n_outputs):
-                at = context.scaled + (p // panel_width(dtype) * n_outputs + m) * row
-                cols = min(panel_width(dtype), n_inputs - p)
-                _copy(dtype, at, cols, jac + (m * n_inputs + p) * size)
+        for p in range((n_inputs + width - 1) // width):
+            _copy_edge(
+                dtype, context.scaled + p * n_outputs * row, n_outputs, min(width, n_inputs - p * width),
+                jac + p * row, context.jac_rows,
+            )
 
 
 @_inner
@@ -371,27 +358,21 @@ def _cotangent(dtype, context, layers, v, out):
         g[m] += shares[m] * total
     for i in range(context.n_layers - 1, -1, -1):
         layer = layers[i]
-        hidden = i < context.n_layers - 1
-        active = _integers(layer.active if hidden else context.units, layer.fan_out)
-        slope = _vector(dtype, layer.slope, layer.fan_out)
-        g = _vector(dtype, context.cotangent, layer.fan_out)
+        index, count = context.units, layer.fan_out
+        if i < context.n_layers - 1:
+            index, count = layer.active, layer.count
+            g, slope = _vector(dtype, context.cotangent, layer.fan_out), _vector(dtype, layer.slope, layer.fan_out)
+            for k in range(g.size):
+                g[k] *= slope[k]
         if layer.forward:
-            if hidden:
-                for k in range(g.size):
-                    g[k] *= slope[k]
-            _clear_tail(dtype, context.cotangent, g.size)
+            _clear_tail(dtype, context.cotangent, layer.fan_out)
             _rows_times(dtype, layer.fan_in, layer.fan_out, layer.w, context.cotangent, context.tangent)
-            _copy(dtype, context.tangent, layer.fan_in, context.cotangent)
         else:
-            count = layer.count if hidden else layer.fan_out
-            packed = _vector(dtype, context.tangent, count)
-            for position in range(count):
-                k = active[position]
-                packed[position] = g[k] * slope[k] if hidden else g[k]
             _times_rows(
-                dtype, layer.fan_out, layer.fan_in, layer.w, context.tangent, address(active), count, context,
-                context.cotangent,
+                dtype, layer.fan_out, layer.fan_in, layer.w, context.cotangent, index, count, context,
+                context.tangent,
             )
+        _copy(dtype, context.tangent, layer.fan_in, context.cotangent)
     _copy(dtype, context.cotangent, context.n_inputs, out)
 
 
@@ -532,11 +513,13 @@ def _value_and_jacobian_of(at, x, w1, b1, w2, b2, y, jac):
     if not (_disjoint(w1, jac) and _disjoint(b1, jac) and _disjoint(w2, jac) and _disjoint(b2, jac)):
         return MISMATCH
     first.w, first.b, last.b = address(w1), address(b1), address(b2)
-    width, rows = panel_width(x.dtype), last.fan_out
-    panels = _vector(x.dtype, last.w, (last.fan_in + width - 1) // width * rows * width)
-    for h in range(last.fan_in):
-        for m in range(rows):
-            panels[(h // width * rows + m) * width + h % width] = w2[h, m]
+    width, stride = panel_width(x.dtype), last.fan_out * x.itemsize
+    for p in range((last.fan_in + width - 1) // width):
+        out = last.w + p * width * stride
+        _transpose(
+            x.dtype, address(w2) + p * width * stride, stride, min(width, last.fan_in - p * width), last.fan_out,
+            out, width * x.itemsize,
+        )
     return _value_and_jacobian(at, x, y, jac)
 
 

@@ -37,10 +37,10 @@ LAYER = _record(
 )
 STEP = _record(
     layer="i8",  # whose units are summed over
-    scalar="i8",  # panels of the factor that is read one element at a time ...
-    scalar_rows="i8",
-    scalar_transposed="i8",  # ... stored (units, m) instead of (m, units)
+    scalar="i8",  # panels (m, units) of the factor that is read one element at a time ...
+    scalar_transposed="i8",  # ... or (units, m)
     m="i8",
+    outputs="i8",  # m counts the network's outputs, less the spared one
     vector="i8",  # panels (units, n) of the factor that is read in vectors
     n="i8",
     head="i8",  # it is the last layer's w: the head multiplies the product's columns
@@ -68,7 +68,8 @@ CONTEXT = _record(
     scaled="i8",  # panels: the last layer's w.T multiplied by the head
     zeros="i8",  # a row of a panel, and of ones
     ones="i8",
-    left="i8",  # the scalar factor's active part, packed for the tile
+    left="i8",  # panels (m, units): the scalar factor times the slopes
+    spares="i8",  # the products from the last layer's w.T on keep one row for each output
     panel="i8",  # a panel of a raw w.T
     edge="i8",  # one tile: where columns past the end go
     result="i8",  # panels (N, M): the Jacobian transposed, where that is how the last step makes it
@@ -121,6 +122,17 @@ def _roles(product: Product, transposed: bool) -> tuple[Product, Product]:
     return (product.left, product.right) if transposed else (product.right, product.left)
 
 
+def _spine(root: Product, transposed: dict[Product, bool]) -> list[Product]:
+    """Return the products from ``root`` to the left if all of them have one row for each output."""
+    spine = []
+    while root.left is not None:
+        if transposed[root]:
+            return []
+        spine.append(root)
+        root = root.left
+    return spine
+
+
 class Packed:
     """A network's weights in the layout that its plan reads, shared by all threads.
 
@@ -133,6 +145,7 @@ class Packed:
         self.layers = layers
         self.raw = raw
         self.transposed = orientations(root, root.left is not None and root.rows > root.cols and not raw)
+        self.spine = _spine(root, self.transposed)
         self.forward = [False] * len(layers)
         for product, transposed in self.transposed.items():
             if product.left is None:
@@ -199,9 +212,9 @@ class Context:
         record["scaled"] = self._scaled
         record["zeros"] = self._vector(width)
         record["ones"] = self._keep(np.ones(width, self._dtype)).ctypes.data
-        record["left"] = self._vector(
-            max((step["m"] * plan.sizes[step["layer"] + 1] for step in self._steps), default=0)
-        )
+        units = [padded(plan.sizes[step["layer"] + 1], self._dtype) for step in self._steps]
+        record["left"] = self._vector(max((self._steps["m"] * units).tolist(), default=0))
+        record["spares"] = len(packed.spine) > 0
         record["panel"] = self._vector(plan.sizes[1] * width if packed.raw else 0)
         record["edge"] = self._vector((simd.MR + 1) * width)
         record["result"] = stored.get(plan.root, 0)
@@ -222,12 +235,11 @@ class Context:
         transposed = self._packed.transposed[product]
         vector, scalar = _roles(product, transposed)
         last = len(self._packed.layers) - 1
-        units = self._packed.plan.sizes[record["layer"] + 1]
         m, n = (product.cols, product.rows) if transposed else (product.rows, product.cols)
         record["m"], record["n"] = m, n
         record["scalar"] = self._operand(scalar, stored)
         record["scalar_transposed"] = self._packed.transposed[scalar] != transposed
-        record["scalar_rows"] = units if record["scalar_transposed"] else m
+        record["outputs"] = product in self._packed.spine
         record["vector"] = self._operand(vector, stored)
         record["head"] = transposed and vector.first == last
         if transposed or product is not self._packed.plan.root:

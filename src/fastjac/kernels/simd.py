@@ -5,10 +5,13 @@ contiguous elements: element (r, c) is at ``(c // NR * rows + r) * NR + c % NR``
 64-byte boundaries and the columns past the last one are zeros, so vectors are read whole. NR is
 `NV` vectors of the compile target.
 
-`tile` computes ``C[r, :] = sum_k A[k, r] * B[index[k], :]`` for 1 to `MR` rows of one panel of B in
-registers. A is packed k-major, ``rows`` contiguous elements for each k; the rows of B are ``b_stride``
-bytes apart and need no alignment. It writes NR elements of each row of C, at a byte offset from a table,
-and, where ``rest`` is not 0, the row ``rest = before - sum of the rows``.
+`tile` computes ``C[r, :] = sum_k A[r, k] * B[k, :]`` over the units k of an index, for 1 to `MR` rows of A
+and one panel of B, in registers. A is a panel matrix given from its first row on, with ``a_panel`` bytes
+from one panel to the next; the rows of B are ``b_stride`` bytes apart and need no alignment. It writes NR
+elements of each row of C, at a byte offset from a table, and, where ``rest`` is not 0, the row
+``rest = before - sum of the rows``.
+`transpose` writes a square, one vector from each of as many rows, with rows and columns exchanged; rows
+are ``stride`` and ``out_stride`` bytes apart.
 `scale` computes one row of a panel, ``out = (row - mean) * gain``, with ``mean`` a row and ``gain`` one
 element or, where ``across``, the other way round.
 `transpose` writes a square, one vector for each of as many rows that are ``stride`` bytes apart, with
@@ -174,6 +177,7 @@ def emit_tile(
     rows: int,
     k: ir.Value,
     a: ir.Value,
+    a_panel: ir.Value,
     b: ir.Value,
     b_stride: ir.Value,
     index: ir.Value,
@@ -183,7 +187,8 @@ def emit_tile(
     rest: ir.Value,
 ) -> None:
     """Emit the register tile of ``rows`` rows; see the top of this file."""
-    builder, size, width = vectors.builder, vectors.size, vectors.target.vector_bytes
+    builder, width = vectors.builder, vectors.target.vector_bytes
+    lane_bits = (NV * vectors.lanes).bit_length() - 1
     # A multiply-add takes four cycles: a tile of few rows works on several k at a time to fill them.
     chains = max(1, 4 // rows)
 
@@ -191,11 +196,13 @@ def emit_tile(
         """Add the products of one k to the accumulators of one chain."""
         unit = builder.load(vectors.at(index, builder.mul(position, INT(8)), INT), align=8)
         b_row = builder.add(b, builder.mul(unit, b_stride))
-        a_row = builder.add(a, builder.mul(position, INT(rows * size)))
+        lane = builder.and_(unit, INT((1 << lane_bits) - 1))
+        a_unit = builder.add(a, builder.mul(builder.lshr(unit, INT(lane_bits)), a_panel))
+        a_unit = builder.add(a_unit, builder.mul(lane, INT(vectors.size)))
         b_vectors = [vectors.load(b_row, j * width) for j in range(NV)]
         result = []
         for r in range(rows):
-            factor = vectors.broadcast(a_row, r * size)
+            factor = vectors.broadcast(a_unit, r * NV * width)
             result += [vectors.multiply_add(factor, b_vectors[j], acc[r * NV + j]) for j in range(NV)]
         return result
 
@@ -248,7 +255,9 @@ def emit_dots(
         builder.store(total, vectors.at(z, r * vectors.size, vectors.element), align=vectors.size)
 
 
-def emit_transpose(vectors: Vectors, source: ir.Value, stride: ir.Value, out: ir.Value) -> None:
+def emit_transpose(
+    vectors: Vectors, source: ir.Value, stride: ir.Value, out: ir.Value, out_stride: ir.Value
+) -> None:
     """Emit the transposition of a square of vectors; see the top of this file."""
     builder, lanes = vectors.builder, vectors.lanes
     rows = [vectors.load(builder.add(source, builder.mul(stride, INT(i))), 0) for i in range(lanes)]
@@ -261,7 +270,7 @@ def emit_transpose(vectors: Vectors, source: ir.Value, stride: ir.Value, out: ir
                 from_high = [lanes + k if k & bit else k ^ bit for k in range(lanes)]
                 rows[i], rows[i | bit] = vectors.shuffle(low, high, from_low), vectors.shuffle(low, high, from_high)
     for i, row in enumerate(rows):
-        vectors.store(row, out, i * NV * vectors.target.vector_bytes)
+        vectors.store(row, builder.add(out, builder.mul(out_stride, INT(i))), 0)
 
 
 def _for_rows(emit: Any, dtype: Any, rows: Any, context: Any, builder: ir.IRBuilder, args: list[ir.Value]) -> None:
@@ -289,6 +298,7 @@ def tile(
     rows: Any,
     k: Any,
     a: Any,
+    a_panel: Any,
     b: Any,
     b_stride: Any,
     index: Any,
@@ -297,13 +307,13 @@ def tile(
     before: Any,
     rest: Any,
 ) -> Any:
-    """``tile(dtype, rows, k, a, b, b_stride, index, c, c_rows, before, rest)``; see the top of this file."""
+    """``tile(dtype, rows, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)``; see the top of this file."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         _for_rows(emit_tile, dtype, rows, context, builder, args)
         return context.get_dummy_value()
 
-    return types.void(dtype, rows, *[types.intp] * 9), codegen
+    return types.void(dtype, rows, *[types.intp] * 10), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -318,14 +328,14 @@ def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: A
 
 
 @intrinsic
-def transpose(typing: Any, dtype: Any, source: Any, stride: Any, out: Any) -> Any:
-    """``transpose(dtype, source, stride, out)``; see the top of this file."""
+def transpose(typing: Any, dtype: Any, source: Any, stride: Any, out: Any, out_stride: Any) -> Any:
+    """``transpose(dtype, source, stride, out, out_stride)``; see the top of this file."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         emit_transpose(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 3), codegen
+    return types.void(dtype, *[types.intp] * 4), codegen
 
 
 @intrinsic(prefer_literal=True)
