@@ -1,27 +1,42 @@
-"""Compiles the routines, each for one signature, and keeps them in numba's cache on disk.
+"""Compiles the routines, each for one signature, and keeps the machine code in files.
 
-numba's own stamp on a cached function knows the file that the function is in and no other. Ours knows
-all that the machine code comes from, and is part of the file's name: another version of fastjac, another
-processor and another dtype use other files, so that processes which start together never mix them up.
+numba's own cache stamps a function with the one file that it is in, wants a folder that it may write to
+where reading would do, and takes a damaged file's word. Here a file's name holds a digest of all that the
+code comes from, so that another version of fastjac, another processor or another compiler use other files
+and processes that start together agree; the file begins with a digest of the rest.
 """
 
-# numba's caching is not typed.
-# mypy: disable-error-code="misc, no-untyped-call, no-untyped-def"
+# numba's compiler is not typed.
+# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import os
+import pickle
+import sys
 import types as python_types
+import uuid
 import warnings
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import llvmlite
 import numba
-from numba.core import caching, config
+from numba.core import config
+from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
+from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_CODE_SETTINGS = ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE")
 
 
 @functools.cache
@@ -30,73 +45,101 @@ def fingerprint() -> str:
     parts = sorted((path.name, path.read_bytes()) for path in files(__package__).iterdir() if path.is_file())
     parts.append(("layers.py", files("fastjac").joinpath("layers.py").read_bytes()))
     target = cpu_target.target_context.codegen().magic_tuple()
-    settings = (numba.__version__, llvmlite.__version__, target, config.BOUNDSCHECK, config.OPT)
-    return hashlib.sha256(repr((parts, settings)).encode()).hexdigest()
+    versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
+    settings = [repr(getattr(config, name)) for name in _CODE_SETTINGS]
+    return hashlib.sha256(repr((parts, target, versions, settings)).encode()).hexdigest()
 
 
-class _Fingerprinted:
-    """What replaces numba's stamp in its classes that find a folder to cache in."""
+def folders() -> list[Path]:
+    """Return where compiled code is looked for, in this order; it is written to the first that can be.
 
-    def get_source_stamp(self):
-        return fingerprint()
-
-    def get_disambiguator(self):
-        return fingerprint()[:16]
-
-
-class _UserProvided(_Fingerprinted, caching.UserProvidedCacheLocator):
-    pass
+    ``NUMBA_CACHE_DIR`` alone where it is set, else beside the kernels and in the user's cache folder.
+    """
+    if config.CACHE_DIR:
+        return [Path(config.CACHE_DIR, "fastjac")]
+    user = Path(AppDirs(appname="numba", appauthor=False).user_cache_dir, "fastjac")
+    beside = Path(__file__).with_name("__pycache__")
+    return [beside, user] if user.is_absolute() else [beside]  # "~/..." where there is no home
 
 
-class _InTree(_Fingerprinted, caching.InTreeCacheLocator):
-    pass
+class _File:
+    """What numba's dispatcher takes for its cache: the file of one routine.
+
+    Attributes
+    ----------
+    path : Path or None
+        The file that the code was read from or written to.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = f"{name}-{fingerprint()[:32]}.nbc"
+        self.path: Path | None = None
+
+    @property
+    def cache_path(self) -> str | None:
+        return self.path and str(self.path.parent)
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        for folder in folders():
+            with contextlib.suppress(OSError):
+                content = (folder / self.name).read_bytes()
+                digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+                if hashlib.sha256(payload).digest() == digest:
+                    # All that the code calls. Preparing numba to compile would take four times as long.
+                    rtsys.initialize(context)
+                    self.path = folder / self.name
+                    return CompileResult._rebuild(context, *pickle.loads(payload))
+        return None
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        payload = dumps(result._reduce())
+        content = hashlib.sha256(payload).digest() + payload
+        for folder in folders():
+            with contextlib.suppress(OSError):
+                _replace(folder / self.name, content)
+                self.path = folder / self.name
+                return
+        _warn_in_memory()
 
 
-class _UserWide(_Fingerprinted, caching.UserWideCacheLocator):
-    pass
-
-
-class _CacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_UserProvided, _InTree, _UserWide]  # noqa: RUF012 - numba's name
-
-
-class _Cache(caching.FunctionCache):
-    """A cache whose failures cost a compilation, not the call."""
-
-    _impl_class = _CacheImpl
-
-    def load_overload(self, sig, target_context):
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # Whatever a damaged file makes of unpickling.
-            return None
-
-    def save_overload(self, sig, data):
-        try:
-            super().save_overload(sig, data)
-        except OSError as error:
-            warnings.warn(f"fastjac cannot cache compiled code: {error}", RuntimeWarning, stacklevel=2)
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that whoever reads it finds all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @functools.cache
 def _warn_in_memory() -> None:
     warnings.warn(
-        "fastjac finds no folder to cache compiled code in, and compiles in each process: "
-        "set NUMBA_CACHE_DIR to a writable one",
+        "fastjac can write compiled code to no folder and compiles in each process: "
+        "set NUMBA_CACHE_DIR to a writable one, or run `fastjac warmup` where the package can be written",
         RuntimeWarning,
         stacklevel=2,
     )
 
 
+_compiled: dict[str, Any] = {}
+
+
 def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
-    """Return ``function`` compiled for ``signature`` alone, from the cache where it is there."""
-    copy = python_types.FunctionType(function.__code__, function.__globals__, name)
-    copy.__qualname__ = name
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(copy)
-    try:
-        dispatcher._cache = _Cache(copy)
-    except RuntimeError:  # "no locator available"
-        _warn_in_memory()
-    dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    return dispatcher
+    """Return ``function`` compiled for ``signature`` alone, from its file where there is one.
+
+    ``name`` tells it from all others.
+    """
+    if config.DISABLE_JIT:
+        raise RuntimeError("fastjac computes in compiled code only: unset NUMBA_DISABLE_JIT")
+    with global_compiler_lock:  # Threads that want the same function wait for the first.
+        if name not in _compiled:
+            copy = python_types.FunctionType(function.__code__, function.__globals__, name)
+            copy.__qualname__ = name
+            dispatcher = numba.njit(nogil=True, error_model="numpy")(copy)
+            dispatcher._cache = _File(name)
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()
+            _compiled[name] = dispatcher
+        return _compiled[name]

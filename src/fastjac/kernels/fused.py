@@ -11,7 +11,7 @@ from numba import carray, from_dtype, njit, types
 from fastjac.kernels.compiling import compiled
 from fastjac.kernels.elementwise import IDENTITY, LOG_SOFTMAX, RELU, SOFTMAX, activate, softmax
 from fastjac.kernels.packing import CONTEXT, LAYER, STEP
-from fastjac.kernels.simd import MR, NV, address, dots, itemsize, panel_width, pointer, scale, tile, transpose
+from fastjac.kernels.simd import MR, NV, address, dots, itemsize, panel_width, pointer, prefetch, scale, tile, transpose
 
 _inner = njit(nogil=True, error_model="numpy")
 OK, MISMATCH = 0, 1
@@ -97,7 +97,7 @@ def _times_w(dtype, context, layer, x, out):
 
 @_inner
 def _forward(dtype, context, layers, x):
-    """Fill every layer's output, slopes and active units, and the head's vectors."""
+    """Fill every layer's output, slopes and active units for one sample."""
     _copy(dtype, x, context.n_inputs, context.x)
     at = context.x
     broken = False
@@ -105,18 +105,12 @@ def _forward(dtype, context, layers, x):
         _times_w(dtype, context, layer, at, layer.a)
         at = layer.a
         a, b = _vector(dtype, at, layer.fan_out), _vector(dtype, layer.b, layer.fan_out)
+        slope = _vector(dtype, layer.slope, layer.fan_out)
         for i in range(a.size):
             a[i] += b[i]
-        for i in range(a.size):
             broken |= a[i] - a[i] != 0  # infinite or NaN
-        slope = _vector(dtype, layer.slope, layer.fan_out)
         activate(layer.activation, layer.parameter, a, slope)
-        active = _integers(layer.active, layer.fan_out)
-        count = 0
-        for i in range(a.size):
-            active[count] = i
-            count += slope[i] != 0
-        layer.count = count
+        _compact(layer, slope)
     # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
     # no unit may be left out.
     context.finite = not broken
@@ -126,6 +120,86 @@ def _forward(dtype, context, layers, x):
             active = _integers(layer.active, layer.fan_out)
             for i in range(active.size):
                 active[i] = i
+
+
+@_inner
+def _compact(layer, slope):
+    """List the units whose slope is not 0."""
+    active = _integers(layer.active, layer.fan_out)
+    count = 0
+    for i in range(slope.size):
+        active[count] = i
+        count += slope[i] != 0
+    layer.count = count
+
+
+@_inner
+def _forward_block(dtype, context, layers, x):
+    """Fill every layer's `block_a` and `block_slope` for a panel's width of samples.
+
+    Samples lie in the lanes: each weight is read once for all of them, and no sum runs across lanes.
+    Return whether all pre-activations are finite.
+    """
+    size, width = itemsize(dtype), panel_width(dtype)
+    row, stride = width * size, context.n_inputs * size
+    for n in range(0, context.n_inputs, width):
+        cols = min(width, context.n_inputs - n)
+        _transpose(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
+    at = context.block_x
+    broken = False
+    for layer in layers:
+        rows = layer.fan_out
+        blocks = (rows + MR - 1) // MR
+        for t in range(blocks):
+            start, stop = rows * t // blocks, rows * (t + 1) // blocks
+            tile(
+                dtype, stop - start, layer.fan_in, layer.w + start * row, rows * row, at, row, context.units,
+                layer.block_a, context.panel_rows + 8 * start, 0, 0,
+            )
+        at = layer.block_a
+        a, b = _vector(dtype, at, rows * width), _vector(dtype, layer.b, rows)
+        for h in range(rows):
+            for i in range(h * width, (h + 1) * width):
+                a[i] += b[h]
+                broken |= a[i] - a[i] != 0
+        activate(layer.activation, layer.parameter, a, _vector(dtype, layer.block_slope, rows * width))
+    return not broken
+
+
+@_inner
+def _take(dtype, context, layers, s):
+    """Fill the last layer's output and every layer's slopes and active units from sample ``s`` of a block."""
+    width = panel_width(dtype)
+    for layer in layers:
+        slopes = _vector(dtype, layer.block_slope, layer.fan_out * width)
+        slope = _vector(dtype, layer.slope, layer.fan_out)
+        for i in range(slope.size):
+            slope[i] = slopes[i * width + s]
+        _compact(layer, slope)
+    last = layers[context.n_layers - 1]
+    outputs, a = _vector(dtype, last.block_a, last.fan_out * width), _vector(dtype, last.a, last.fan_out)
+    for i in range(a.size):
+        a[i] = outputs[i * width + s]
+    context.finite = True
+
+
+@_inner
+def _sample(dtype, context, layers, x, number, samples, taken, y):
+    """Do the forward pass and the head of sample ``number``, in a block where there is a whole one.
+
+    ``taken`` is what the call for the sample before returned, first 0; return the most probable class
+    and what to hand to the next call.
+    """
+    width = panel_width(dtype)
+    at = x + number * context.n_inputs * itemsize(dtype)
+    if context.blocks and number % width == 0:
+        taken = samples - number >= width and _forward_block(dtype, context, layers, at)
+    if taken:
+        _take(dtype, context, layers, number % width)
+    else:
+        _forward(dtype, context, layers, at)
+    last = layers[context.n_layers - 1]
+    return _head(dtype, context, last, y + number * context.n_outputs * itemsize(dtype)), taken
 
 
 @_inner
@@ -228,6 +302,12 @@ def _multiply(dtype, context, layer, step, spared, jac):
         for t in range(blocks):
             start, stop = rows * t // blocks, rows * (t + 1) // blocks
             at = offsets if ragged else offsets + 8 * start
+            if not step.out:
+                # In a batch each Jacobian is new to the caches: ask for the next panel's rows.
+                ahead = _integers(context.jac_rows + 8 * start, stop - start)
+                for r in range(stop - start):
+                    for line in range(0, row, 64):
+                        prefetch(target + row + ahead[r] + line)
             tile(
                 dtype, stop - start, layer.count, left + start * row, rows * row, vector, row, layer.active,
                 out, at, before, rest,
@@ -425,10 +505,9 @@ def _value(at, x, y):
     samples = x.size // context.n_inputs
     if x.size != samples * context.n_inputs or y.size != samples * context.n_outputs or not _disjoint(x, y):
         return MISMATCH
+    taken = False
     for i in range(samples):
-        _forward(x.dtype, context, layers, address(x) + i * context.n_inputs * x.itemsize)
-        to = address(y) + i * context.n_outputs * x.itemsize
-        _head(x.dtype, context, layers[context.n_layers - 1], to)
+        _, taken = _sample(x.dtype, context, layers, address(x), i, samples, taken, address(y))
     return OK
 
 
@@ -446,10 +525,9 @@ def _value_and_jacobian(at, x, y, jac):
         return MISMATCH
     if not (_disjoint(x, y) and _disjoint(x, jac) and _disjoint(y, jac)):
         return MISMATCH
+    taken = False
     for i in range(samples):
-        _forward(x.dtype, context, layers, address(x) + i * n_inputs * x.itemsize)
-        to = address(y) + i * n_outputs * x.itemsize
-        best = _head(x.dtype, context, layers[context.n_layers - 1], to)
+        best, taken = _sample(x.dtype, context, layers, address(x), i, samples, taken, address(y))
         to = address(jac) + i * n_outputs * n_inputs * x.itemsize
         _jacobian(x.dtype, context, layers, steps, best, to)
     return OK
@@ -469,12 +547,11 @@ def _vjp(at, x, v, y, product):
         return MISMATCH
     if not (_disjoint(x, product) and _disjoint(v, product)):
         return MISMATCH
+    taken = False
     for i in range(samples):
-        _forward(x.dtype, context, layers, address(x) + i * n_inputs * x.itemsize)
-        outputs = i * n_outputs * x.itemsize
-        _head(x.dtype, context, layers[context.n_layers - 1], address(y) + outputs)
-        to = address(product) + i * n_inputs * x.itemsize
-        _cotangent(x.dtype, context, layers, address(v) + outputs, to)
+        _, taken = _sample(x.dtype, context, layers, address(x), i, samples, taken, address(y))
+        inputs, outputs = i * n_inputs * x.itemsize, i * n_outputs * x.itemsize
+        _cotangent(x.dtype, context, layers, address(v) + outputs, address(product) + inputs)
     return OK
 
 
@@ -492,10 +569,10 @@ def _jvp(at, x, u, y, product):
         return MISMATCH
     if not (_disjoint(x, product) and _disjoint(u, product)):
         return MISMATCH
+    taken = False
     for i in range(samples):
+        _, taken = _sample(x.dtype, context, layers, address(x), i, samples, taken, address(y))
         inputs, outputs = i * n_inputs * x.itemsize, i * n_outputs * x.itemsize
-        _forward(x.dtype, context, layers, address(x) + inputs)
-        _head(x.dtype, context, layers[context.n_layers - 1], address(y) + outputs)
         _tangent(x.dtype, context, layers, address(u) + inputs, address(product) + outputs)
     return OK
 

@@ -32,6 +32,8 @@ LAYER = _record(
     parameter="f8",
     a="i8",  # vector: the layer's output
     slope="i8",  # vector: derivative of the activation at each unit
+    block_a="i8",  # one panel (fan_out, samples) of each, for as many samples as a panel is wide
+    block_slope="i8",
     active="i8",  # int64: the units whose slope is not 0 ...
     count="i8",  # ... and how many they are
 )
@@ -54,7 +56,9 @@ CONTEXT = _record(
     layers="i8",
     steps="i8",
     finite="i8",  # 1 where all pre-activations are, and so all weights
+    blocks="i8",  # the forward pass may take a panel's width of samples at a time: all weights are w.T
     x="i8",  # vector
+    block_x="i8",  # one panel (N, samples)
     units="i8",  # int64: 0, 1, 2, ...
     gain="i8",  # vector: the head multiplies rows of the Jacobian as `_head` explains
     shares="i8",  # vector
@@ -176,6 +180,7 @@ class Context:
         widest = max(plan.sizes)
         products = list(plan.root.steps())
 
+        width = simd.panel_width(self._dtype)
         self._layers = self._keep(np.zeros(len(layers), LAYER))
         self._layers[0]["raw"] = packed.raw
         for record, layer, w, forward in zip(self._layers, layers, packed.weights, packed.forward, strict=True):
@@ -185,6 +190,7 @@ class Context:
             record["activation"] = list(ACTIVATIONS).index(layer.activation.name)
             record["parameter"] = layer.activation.parameter
             record["a"], record["slope"] = self._vector(layer.b.size), self._vector(layer.b.size)
+            record["block_a"], record["block_slope"] = (self._vector(layer.b.size * width) for _ in range(2))
             record["active"] = self._integers(np.zeros(layer.b.size))
 
         last = layers[-1].w
@@ -195,13 +201,13 @@ class Context:
             record["layer"] = product.contracted
             self._fill_step(record, product, stored)
 
-        width = simd.panel_width(self._dtype)
         context = self._keep(np.zeros(1, CONTEXT))
         record = context[0]
         record["n_inputs"], record["n_outputs"] = n_inputs, n_outputs
         record["n_layers"], record["n_steps"] = len(layers), len(products)
         record["layers"], record["steps"] = self._layers.ctypes.data, self._steps.ctypes.data
-        record["x"] = self._vector(n_inputs)
+        record["blocks"] = not any(packed.forward) and not packed.raw
+        record["x"], record["block_x"] = self._vector(n_inputs), self._vector(n_inputs * width)
         record["units"] = self._integers(np.arange(widest))
         for name in ("gain", "shares"):
             record[name] = self._vector(n_outputs)

@@ -357,6 +357,20 @@ def scale(typing: Any, dtype: Any, across: Any, row: Any, mean: Any, gain: Any, 
 
 
 @intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, to write to it soon."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        name, number = "llvm.prefetch.p0", ir.IntType(32)
+        function = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, number, number, number])
+        declared = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
+        builder.call(declared, [builder.inttoptr(args[0], BYTE_POINTER), number(1), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+@intrinsic
 def pointer(typing: Any, address: Any) -> Any:
     """Return the integer ``address`` as a pointer that `numba.carray` takes."""
 
