@@ -59,9 +59,13 @@ def _numba_target() -> Target:
     return target_of(triple, features)
 
 
+def most_rows(target: Target) -> int:
+    """Return the rows of the largest tile: what registers leave beside B, a broadcast and a product."""
+    return 12 if target.registers == 32 else 6
+
+
 TARGET = _numba_target()
-# Rows of the tile: NV * MR accumulators, NV vectors of B, one broadcast and, without FMA, a product.
-MR = 12 if TARGET.registers == 32 else 6
+MR = most_rows(TARGET)
 
 
 def itemsize(dtype: np.dtype[Any]) -> int:

@@ -1,0 +1,74 @@
+"""The machine code of the register tile, for instruction sets that this machine need not have."""
+
+import re
+
+import llvmlite.binding as llvm
+import pytest
+from llvmlite import ir
+
+from fastjac.kernels import simd
+
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+
+ELEMENTS = {"float64": ir.DoubleType(), "float32": ir.FloatType()}
+# Triple, processor, what the tile sees, the multiply-add that the loop is made of, a use of the stack.
+TARGETS = {
+    "avx512": ("x86_64-linux-gnu", "skylake-avx512", r"vfmadd\w+p[ds].*%zmm", r"\(%r[sb]p"),
+    "avx2": ("x86_64-linux-gnu", "haswell", r"vfmadd\w+p[ds].*%ymm", r"\(%r[sb]p"),
+    "sse2": ("x86_64-linux-gnu", "x86-64", r"mulp[ds].*%xmm", r"\(%r[sb]p"),
+    "neon": ("aarch64-linux-gnu", "generic", r"fmla\s+v", r"\[sp|\[x29"),
+}
+FEATURES = {"avx512": "+avx512f,+avx2,+fma", "avx2": "+avx2,+fma", "sse2": "", "neon": ""}
+
+
+def inner_loop(name, element, rows):
+    """Return the instructions of the loop over k of a tile of ``rows`` rows."""
+    triple, processor, *_ = TARGETS[name]
+    target = simd.target_of(triple, FEATURES[name])
+    module = ir.Module()
+    module.triple = triple
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [simd.INT] * 10), "tile")
+    builder = ir.IRBuilder(function.append_basic_block())
+    vectors = simd.Vectors(builder, ELEMENTS[element], target)
+    k, a, a_panel, b, index, c, c_rows, before, rest, _ = function.args
+    # As in a network: the rows of B are as far apart as those of a panel.
+    b_stride = simd.INT(simd.NV * target.vector_bytes)
+    simd.emit_tile(vectors, rows, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)
+    builder.ret_void()
+
+    parsed = llvm.parse_assembly(str(module))
+    machine = llvm.Target.from_triple(triple).create_target_machine(processor, opt=3)
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(parsed, builder)
+    # A loop of one block: from a label to the branch back to it.
+    loops = re.findall(r"^(\.LBB\w+):(.*?)\s\1$", machine.emit_assembly(parsed), re.M | re.S)
+    bodies = [body for _, body in loops if ".LBB" not in body]
+    return max(bodies, key=lambda body: len(re.findall(TARGETS[name][2], body))).splitlines()
+
+
+def test_target_follows_the_features():
+    assert simd.target_of("x86_64", "+avx2,+fma,-avx512f") == (32, 16, True)
+    assert simd.target_of("x86_64", "+avx2,-fma") == (32, 16, False)
+    assert simd.target_of("x86_64", "+avx512f,+avx2,+fma") == (64, 32, True)
+    assert simd.target_of("x86_64", "") == (16, 16, False)
+    assert simd.target_of("arm64-apple-darwin", "") == (16, 32, True)
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_tile_multiplies_in_registers(name, element):
+    *_, multiply_add, stack = TARGETS[name]
+    for rows in range(1, simd.most_rows(simd.target_of(TARGETS[name][0], FEATURES[name])) + 1):
+        loop = inner_loop(name, element, rows)
+        products = sum(bool(re.search(multiply_add, line)) for line in loop)
+        assert products >= simd.NV * rows and products % (simd.NV * rows) == 0, "\n".join(loop)
+        spills = [line for line in loop if re.search(stack, line)]
+        assert not spills, f"{rows} rows:\n" + "\n".join(loop)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_check_for_spills_can_fail(name):
+    registers = simd.target_of(TARGETS[name][0], FEATURES[name]).registers
+    loop = inner_loop(name, "float64", registers)
+    assert any(re.search(TARGETS[name][3], line) for line in loop)
