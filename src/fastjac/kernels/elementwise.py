@@ -2,7 +2,7 @@
 
 The functions of one number are float64 without branches: a polynomial on a reduced argument, and
 selects. float32 networks use them too: two conversions cost less than a second set of polynomials.
-Errors are at most 1 unit in the last place for `exp`, 2 for `expm1` and `log1p`, 5 for `normal_tail`.
+Errors are at most 1 unit in the last place for `exp`, 2 for `expm1` and `log1p`, 6 for `normal_tail`.
 """
 
 # Compiled code carries no annotations: numba's types come from the arguments.
