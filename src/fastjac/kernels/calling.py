@@ -18,6 +18,7 @@ import numpy as np
 from llvmlite import ir
 from numba import errors, from_dtype, njit, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -156,6 +157,7 @@ class _Functions:
         self.close: Callable[[int], int] = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(close)
 
 
+@global_compiler_lock
 @functools.cache
 def functions(dtype: np.dtype[Any]) -> _Functions:
     """Return the C functions of one dtype."""

@@ -21,6 +21,8 @@ OK, MISMATCH = 0, 1
 # spread NaN, where numbers are not finite.
 SPARED = 16
 
+SECOND_CACHE = 1 << 18  # bytes that may be counted on to stay in it
+
 
 @_inner
 def _vector(dtype, at, size):
@@ -33,16 +35,20 @@ def _integers(at, size):
 
 
 @_inner
+def _block(rows):
+    """Return how many rows a tile takes so that the fewest tiles cover ``rows`` evenly."""
+    tiles = (rows + MR - 1) // MR
+    return (rows + tiles - 1) // tiles
+
+
+@_inner
 def _rows_times(dtype, rows, cols, panels, x, out):
     """Write ``panels @ x`` (rows,) for a panel matrix (rows, cols) and a padded vector."""
     size, width = itemsize(dtype), panel_width(dtype)
-    blocks = (rows + MR - 1) // MR
-    start = 0
-    for block in range(blocks):
-        stop = rows * (block + 1) // blocks
-        at = panels + start * width * size
-        dots(dtype, stop - start, (cols + width - 1) // width, at, rows * width * size, x, out + start * size)
-        start = stop
+    block = _block(rows)
+    for start in range(0, rows, block):
+        count, at = min(block, rows - start), panels + start * width * size
+        dots(dtype, count, (cols + width - 1) // width, at, rows * width * size, x, out + start * size)
 
 
 @_inner
@@ -149,11 +155,10 @@ def _forward_block(dtype, context, layers, x):
     broken = False
     for layer in layers:
         rows = layer.fan_out
-        blocks = (rows + MR - 1) // MR
-        for t in range(blocks):
-            start, stop = rows * t // blocks, rows * (t + 1) // blocks
+        block = _block(rows)
+        for start in range(0, rows, block):
             tile(
-                dtype, stop - start, layer.fan_in, layer.w + start * row, rows * row, at, row, context.units,
+                dtype, min(block, rows - start), layer.fan_in, layer.w + start * row, rows * row, at, row, context.units,
                 layer.block_a, context.panel_rows + 8 * start, 0, 0,
             )
         at = layer.block_a
@@ -284,39 +289,46 @@ def _multiply(dtype, context, layer, step, spared, jac):
     sparing = step.outputs and spared < step.m
     rows = step.m - 1 if sparing else step.m
     left = _left(dtype, context, layer, step, rows)
-    blocks = (rows + MR - 1) // MR
-    for p in range((step.n + width - 1) // width):
-        vector = step.vector + p * layer.fan_out * row
-        cols = min(width, step.n - p * width)
-        ragged = cols < width and step.out == 0
-        # Where the last panel of the Jacobian is narrower than a tile, the tile goes to one side first.
-        target = step.out + p * rows * row if step.out else jac + p * row
-        out = context.edge if ragged else target
-        offsets = context.panel_rows if ragged or step.out else context.jac_rows
-        if layer.raw:
-            vector, stride = context.panel, layer.fan_out * size
-            _transpose(dtype, layer.w + p * width * stride, stride, cols, layer.fan_out, vector, row)
-        before, rest = context.zeros, 0
-        if sparing and not step.out:
-            rest = context.edge + MR * row if ragged else target + spared * step.n * size
-        for t in range(blocks):
-            start, stop = rows * t // blocks, rows * (t + 1) // blocks
-            at = offsets if ragged else offsets + 8 * start
-            if not step.out:
+    block, panels = _block(rows), (step.n + width - 1) // width
+    blocks = (rows + block - 1) // block
+    # A panel is used for all rows while it is in the first cache; but where the whole vector factor stays
+    # in the second, all panels for some rows, so that the Jacobian is written in a few long runs.
+    by_rows = not layer.raw and layer.count * step.n * size <= SECOND_CACHE
+    for i in range(blocks if by_rows else panels):
+        for j in range(panels if by_rows else blocks):
+            t, p = (i, j) if by_rows else (j, i)
+            start, cols = t * block, min(width, step.n - p * width)
+            count = min(block, rows - start)
+            ragged = cols < width and step.out == 0
+            # Where the last panel of the Jacobian is narrower than a tile, the tile goes to one side first.
+            target = step.out + p * rows * row if step.out else jac + p * row
+            out = context.edge if ragged else target
+            offsets = context.jac_rows + 8 * start
+            if step.out:
+                offsets = context.panel_rows + 8 * start
+            elif ragged:
+                offsets = context.panel_rows
+            else:
                 # In a batch each Jacobian is new to the caches: ask for the next panel's rows.
-                ahead = _integers(context.jac_rows + 8 * start, stop - start)
-                for r in range(stop - start):
+                ahead = _integers(offsets, count)
+                for r in range(count):
                     for line in range(0, row, 64):
                         prefetch(target + row + ahead[r] + line)
+            vector, rest = step.vector + p * layer.fan_out * row, 0
+            if layer.raw:
+                vector, stride = context.panel, layer.fan_out * size
+                if t == 0:
+                    _transpose(dtype, layer.w + p * width * stride, stride, cols, layer.fan_out, vector, row)
+            if sparing and not step.out:
+                rest = context.edge + MR * row if ragged else target + spared * step.n * size
             tile(
-                dtype, stop - start, layer.count, left + start * row, rows * row, vector, row, layer.active,
-                out, at, before, rest,
+                dtype, count, layer.count, left + start * row, rows * row, vector, row, layer.active,
+                out, offsets, rest if t else context.zeros, rest,
             )
-            before = rest
             if ragged:
-                _copy_edge(dtype, out, stop - start, cols, target, context.jac_rows + 8 * start)
-        if ragged and rest:
-            _copy(dtype, rest, cols, target + spared * step.n * size)
+                _copy_edge(dtype, out, count, cols, target, context.jac_rows + 8 * start)
+                if rest and t == blocks - 1:
+                    _copy(dtype, rest, cols, target + spared * step.n * size)
 
 
 @_inner

@@ -1,0 +1,200 @@
+"""A network as an object file: the routine's machine code, the packed weights, and two C functions.
+
+The caller gives the memory to work in. `init` makes a `packing.Context` of it: an *image* of one, laid out
+in one block, whose addresses become those of the block and of the weights.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import binding, ir
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numpy.typing import NDArray
+
+from fastjac.kernels import fused
+from fastjac.kernels.calling import FUNCTION_TYPE, INT32, emit_any_null, emit_call, emit_status, routine_type
+from fastjac.kernels.packing import ALIGNMENT, Context, Packed
+from fastjac.kernels.simd import BYTE_POINTER, INT
+
+UNPREPARED = 4
+# What an object file may ask of the C library.
+_LIBRARY = {"log", "logf", "memcpy", "memmove", "memset"}
+_SMALLEST_ADDRESS = 1 << 32  # No size or offset is as large, and no address of ours as small.
+
+
+class Object(NamedTuple):
+    """An object file's bytes, the bytes of memory that a call works in, and what it was compiled for."""
+
+    code: bytes
+    workspace: int
+    triple: str
+    processor: str
+
+
+class _Block:
+    """Arrays one behind the other, each on a 64-byte boundary."""
+
+    def __init__(self, arrays: Sequence[NDArray[Any]], start: int) -> None:
+        self.arrays = sorted(arrays, key=lambda array: int(array.ctypes.data))
+        self.addresses = [int(array.ctypes.data) for array in self.arrays]
+        self.offsets = []
+        for array in self.arrays:
+            self.offsets.append(start)
+            start += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        self.size = start
+
+    def offset(self, address: int) -> int | None:
+        """Return where in the block an address of an array is, None for any other."""
+        number = bisect.bisect_right(self.addresses, address) - 1
+        if number < 0 or address >= self.addresses[number] + self.arrays[number].nbytes:
+            return None
+        return self.offsets[number] + address - self.addresses[number]
+
+    def content(self) -> bytearray:
+        content = bytearray(self.size)
+        for array, offset in zip(self.arrays, self.offsets, strict=True):
+            content[offset : offset + array.nbytes] = array.tobytes()
+        return content
+
+
+class _Image:
+    """A context in one block, behind the address of that block itself."""
+
+    def __init__(self, packed: Packed) -> None:
+        context = Context(packed)
+        self.work = _Block(context._owned, ALIGNMENT)
+        self.weights = _Block([*packed.weights, *(layer.b for layer in packed.layers)], 0)
+        self.context = self._at(context.address)
+
+    def _at(self, address: int) -> int:
+        offset = self.work.offset(address)
+        assert offset is not None
+        return offset
+
+    def addresses(self) -> list[tuple[int, int, bool]]:
+        """Return for each address in the image its offset, that of its target, and whether that is a weight."""
+        found = []
+        for array, start in zip(self.work.arrays, self.work.offsets, strict=True):
+            for name, (kind, shift, *_) in (array.dtype.fields or {}).items():
+                for number, value in enumerate(array[name].tolist()):
+                    if kind != np.int64 or value < _SMALLEST_ADDRESS:
+                        continue
+                    target, weight = self.work.offset(value), self.weights.offset(value)
+                    if target is None and weight is None:
+                        raise RuntimeError(f"{name} is the address of neither a weight nor a vector")
+                    at = start + number * array.itemsize + shift
+                    found.append((at, weight, True) if target is None else (at, target, False))
+        return found  # type: ignore[return-value]
+
+
+@global_compiler_lock
+def compile_object(packed: Packed, name: str) -> Object:
+    """Return the object file of a network whose C functions begin with ``name``.
+
+    ``int NAME_init(void *workspace)`` and
+    ``int NAME_value_and_jacobian(void *workspace, const T *x, T *y, T *jac)``.
+    """
+    image = _Image(packed)
+    module = cpu_target.target_context.create_module(name)
+    _emit_init(module, f"{name}_init", image)
+    _emit_value_and_jacobian(module, f"{name}_value_and_jacobian", packed, image.context)
+    _emit_unreached(module, "NRT_MemInfo_call_dtor")
+
+    (compiled,) = fused.routine("value_and_jacobian", packed.layers[0].w.dtype).overloads.values()
+    linked = binding.parse_assembly(str(module))
+    linked.link_in(compiled.library._get_module_for_linking(), preserve=True)
+    public = {f"{name}_init", f"{name}_value_and_jacobian"}
+    for value in [*linked.functions, *linked.global_variables]:
+        if not value.is_declaration and value.name not in public:
+            value.linkage = "internal"
+    code = _emit(linked)
+    missing = {f.name for f in linked.functions if f.is_declaration and not f.name.startswith("llvm.")}
+    missing |= {v.name for v in linked.global_variables if v.is_declaration}
+    if not missing <= _LIBRARY:
+        raise RuntimeError(f"the routine calls {', '.join(sorted(missing - _LIBRARY))}")
+    triple, processor, _ = cpu_target.target_context.codegen().magic_tuple()
+    return Object(code, image.work.size + ALIGNMENT, triple, processor)
+
+
+def _emit(module: Any) -> bytes:
+    """Return the object file of a module, less what its public functions do not use."""
+    triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
+    machine = binding.Target.from_triple(triple).create_target_machine(
+        cpu=processor, features=features, opt=3, reloc="pic", codemodel="default"
+    )
+    passes = binding.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, binding.create_pass_builder(machine, binding.create_pipeline_tuning_options()))
+    code: bytes = machine.emit_object(module)
+    return code
+
+
+def _constant(module: ir.Module, name: str, content: bytes | bytearray) -> ir.GlobalVariable:
+    kind = ir.ArrayType(ir.IntType(8), len(content))
+    variable = ir.GlobalVariable(module, kind, name)
+    variable.initializer = ir.Constant(kind, bytearray(content))
+    variable.global_constant, variable.linkage, variable.align = True, "internal", ALIGNMENT
+    return variable
+
+
+def _base(builder: ir.IRBuilder, workspace: ir.Value) -> ir.Value:
+    """Return the first 64-byte boundary in the caller's memory."""
+    return builder.and_(builder.add(builder.ptrtoint(workspace, INT), INT(ALIGNMENT - 1)), INT(-ALIGNMENT))
+
+
+def _pointer(builder: ir.IRBuilder, base: ir.Value, offset: int, kind: ir.Type) -> ir.Value:
+    return builder.inttoptr(builder.add(base, INT(offset)), kind.as_pointer())
+
+
+def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
+    byte = ir.IntType(8)
+    memset = ir.Function(module, ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, INT32, INT]), "memset")
+    memcpy = ir.Function(module, ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT]), "memcpy")
+    weights = _constant(module, f"{name}.weights", image.weights.content())
+
+    function = ir.Function(module, ir.FunctionType(INT32, [BYTE_POINTER]), name)
+    builder = ir.IRBuilder(function.append_basic_block())
+    emit_status(builder, emit_any_null(builder, function.args), fused.MISMATCH)
+    base = _base(builder, function.args[0])
+    builder.call(memset, [_pointer(builder, base, 0, byte), INT32(0), INT(image.work.size)])
+    for array, offset in zip(image.work.arrays, image.work.offsets, strict=True):
+        content = array.tobytes()
+        if any(content):
+            source = builder.bitcast(_constant(module, f"{name}.{offset}", content), BYTE_POINTER)
+            builder.call(memcpy, [_pointer(builder, base, offset, byte), source, INT(len(content))])
+    first_weight = builder.ptrtoint(weights, INT)
+    for at, target, weight in image.addresses():
+        address = builder.add(first_weight if weight else base, INT(target))
+        builder.store(address, _pointer(builder, base, at, INT))
+    builder.store(base, _pointer(builder, base, 0, INT))
+    builder.ret(INT32(fused.OK))
+
+
+def _emit_value_and_jacobian(module: ir.Module, name: str, packed: Packed, context: int) -> None:
+    dtype, sizes = packed.layers[0].w.dtype, packed.plan.sizes
+    (compiled,) = fused.routine("value_and_jacobian", dtype).overloads.values()
+    routine = ir.Function(module, routine_type(dtype), compiled.fndesc.llvm_func_name)
+
+    function = ir.Function(module, FUNCTION_TYPE, name)
+    builder = ir.IRBuilder(function.append_basic_block())
+    emit_status(builder, emit_any_null(builder, function.args), fused.MISMATCH)
+    base = _base(builder, function.args[0])
+    # A workspace that was copied somewhere else still has the addresses of where it was.
+    itself = builder.load(_pointer(builder, base, 0, INT))
+    emit_status(builder, builder.icmp_signed("!=", itself, base), UNPREPARED)
+    ends = INT(sizes[0]), INT(sizes[-1])
+    at = builder.add(base, INT(context))
+    builder.ret(emit_call(builder, dtype, routine, at, ends, function.args[1:]))
+
+
+def _emit_unreached(module: ir.Module, name: str) -> None:
+    """Emit what the machine code mentions but never gets to: it frees arrays that own their memory."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [BYTE_POINTER]), name)
+    ir.IRBuilder(function.append_basic_block()).ret_void()
