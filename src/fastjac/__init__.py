@@ -1,9 +1,45 @@
 """A neural network's output together with its input-output Jacobian, at the hardware's speed."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fastjac import jacobian
 from fastjac.check import check_jacobian
 from fastjac.jacobian import value_and_jacobian
 from fastjac.network import Network
 
+if TYPE_CHECKING:
+    from fastjac.convert import from_keras, from_params, from_sklearn, from_torch
+    from fastjac.files import ModelError, load, save
+
 __version__ = "0.1.0"
-__all__ = ["Network", "check_jacobian", "jacobian", "value_and_jacobian"]
+__all__ = [
+    "ModelError",
+    "Network",
+    "check_jacobian",
+    "from_keras",
+    "from_params",
+    "from_sklearn",
+    "from_torch",
+    "jacobian",
+    "load",
+    "save",
+    "value_and_jacobian",
+]
+
+# Read when first asked for: a service that builds its network from arrays does not wait for them.
+_LATER = {
+    "ModelError": "fastjac.files",
+    "from_keras": "fastjac.convert",
+    "from_params": "fastjac.convert",
+    "from_sklearn": "fastjac.convert",
+    "from_torch": "fastjac.convert",
+    "load": "fastjac.files",
+    "save": "fastjac.files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

@@ -103,10 +103,10 @@ def real_array(value: ArrayLike, argument: str) -> NDArray[Any]:
 def network_dtype(arrays: Iterable[NDArray[Any]], dtype: DTypeLike | None) -> np.dtype[Any]:
     """Return float32 or float64: ``dtype`` if given, else the widest that ``arrays`` ask for."""
     if dtype is not None:
-        chosen = np.dtype(dtype)
-        if chosen.newbyteorder("=") not in FLOATS:
-            raise TypeError(f"dtype is {chosen}, expected float32 or float64")
-        return chosen.newbyteorder("=")
+        for known in FLOATS:
+            if np.dtype(dtype).newbyteorder("=") == known:
+                return known
+        raise TypeError(f"dtype is {np.dtype(dtype)}, expected float32 or float64")
     widest = np.result_type(np.float32, *(array.dtype for array in arrays))
     return FLOATS[widest.itemsize > 4]
 
@@ -160,7 +160,9 @@ def as_layers(
     else:
         activations = [as_activation(item, f"activation[{i}]") for i, item in enumerate(activation)]
         if len(activations) != hidden:
-            raise ValueError(f"activation has {len(activations)} entries, but there are {hidden} hidden layers")
+            raise ValueError(
+                f"activation has {len(activations)} entries, but there are {hidden} hidden layers"
+            )
     for item in activations:
         if item.name in HEADS_ONLY:
             raise ValueError(f"activation is {item.name!r}, which only the head can be")

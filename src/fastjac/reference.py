@@ -32,7 +32,7 @@ def _affine_backward(jac: Array, w: Array) -> Array:
 
 def _sigmoid(z: Array) -> Array:
     e = np.exp(-np.abs(z))
-    return np.where(z < 0, e, 1) / (1 + e)
+    return np.asarray(np.where(z < 0, e, 1) / (1 + e))
 
 
 def _sigmoid_slope(z: Array) -> Array:
@@ -72,7 +72,10 @@ def _inside(z: Array, low: float, high: float) -> Array:
 _ELEMENTWISE: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, float], Array]]] = {
     "identity": (lambda z, _: z, lambda z, _: np.ones_like(z)),
     "relu": (lambda z, _: np.maximum(z, 0), lambda z, _: np.where(z > 0, 1, 0)),
-    "leaky_relu": (lambda z, slope: np.where(z > 0, z, slope * z), lambda z, slope: np.where(z > 0, 1, slope)),
+    "leaky_relu": (
+        lambda z, slope: np.where(z > 0, z, slope * z),
+        lambda z, slope: np.where(z > 0, 1, slope),
+    ),
     "relu6": (lambda z, _: np.clip(z, 0, 6), lambda z, _: _inside(z, 0, 6)),
     "hard_tanh": (lambda z, _: np.clip(z, -1, 1), lambda z, _: _inside(z, -1, 1)),
     "elu": (_elu, lambda z, alpha: np.where(z > 0, 1, alpha * np.exp(np.minimum(z, 0)))),

@@ -24,7 +24,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from fastjac.kernels import fused
-from fastjac.kernels.simd import BYTE_POINTER, INT, address
+from fastjac.kernels.intrinsics import address
+from fastjac.kernels.simd import BYTE_POINTER, INT
 
 BUSY, CLOSED = 2, 3
 # Fields of a record. Callers' own cached code reads those up to OUTPUTS: when they change, so must LAYOUT.
@@ -170,7 +171,9 @@ def _routine_address(dtype: np.dtype[Any]) -> int:
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
-def fill(record: NDArray[np.int64], dtype: np.dtype[Any], n_inputs: int, n_outputs: int, context: int) -> None:
+def fill(
+    record: NDArray[np.int64], dtype: np.dtype[Any], n_inputs: int, n_outputs: int, context: int
+) -> None:
     """Make ``record`` (FIELDS,) that of a network whose `packing.Context` is at the address ``context``."""
     fields = {
         LAYOUT_AT: LAYOUT,

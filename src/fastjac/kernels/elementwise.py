@@ -6,7 +6,7 @@ Errors are at most 1 unit in the last place for `exp`, 2 for `expm1` and `log1p`
 """
 
 # Compiled code carries no annotations: numba's types come from the arguments.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numba import njit
 
-from fastjac.kernels.simd import from_bits, to_bits
+from fastjac.kernels.intrinsics import from_bits, to_bits
 from fastjac.layers import ACTIVATIONS
 
 _CODES = {name: code for code, name in enumerate(ACTIVATIONS)}

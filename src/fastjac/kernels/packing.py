@@ -183,7 +183,9 @@ class Context:
         width = simd.panel_width(self._dtype)
         self._layers = self._keep(np.zeros(len(layers), LAYER))
         self._layers[0]["raw"] = packed.raw
-        for record, layer, w, forward in zip(self._layers, layers, packed.weights, packed.forward, strict=True):
+        for record, layer, w, forward in zip(
+            self._layers, layers, packed.weights, packed.forward, strict=True
+        ):
             record["fan_in"], record["fan_out"] = layer.w.shape
             record["w"], record["forward"] = w.ctypes.data, forward
             record["b"] = layer.b.ctypes.data
@@ -194,7 +196,9 @@ class Context:
             record["active"] = self._integers(np.zeros(layer.b.size))
 
         last = layers[-1].w
-        self._scaled = 0 if packed.forward[-1] else self._vector(last.shape[1] * padded(last.shape[0], self._dtype))
+        self._scaled = (
+            0 if packed.forward[-1] else self._vector(last.shape[1] * padded(last.shape[0], self._dtype))
+        )
         self._steps = self._keep(np.zeros(len(products), STEP))
         stored: dict[Product, int] = {}
         for record, product in zip(self._steps, products, strict=True):
@@ -254,5 +258,9 @@ class Context:
     def _operand(self, product: Product, stored: dict[Product, int]) -> int:
         if product.left is None:
             is_last = product.first == len(self._packed.layers) - 1
-            return self._scaled if is_last and self._scaled else int(self._packed.weights[product.first].ctypes.data)
+            return (
+                self._scaled
+                if is_last and self._scaled
+                else int(self._packed.weights[product.first].ctypes.data)
+            )
         return stored[product]

@@ -14,7 +14,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from fastjac.kernels.simd import INT, TARGET, Loop, Vectors, address
+from fastjac.kernels.intrinsics import address
+from fastjac.kernels.simd import INT, TARGET, Loop, Vectors
 
 # Vectors in flight: enough to hide a latency of four cycles on two units, few enough for the registers.
 CHAINS = 24 if TARGET.registers == 32 else 12

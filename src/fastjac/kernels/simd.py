@@ -14,8 +14,6 @@ elements of each row of C, at a byte offset from a table, and, where ``rest`` is
 are ``stride`` and ``out_stride`` bytes apart.
 `scale` computes one row of a panel, ``out = (row - mean) * gain``, with ``mean`` a row and ``gain`` one
 element or, where ``across``, the other way round.
-`transpose` writes a square, one vector for each of as many rows that are ``stride`` bytes apart, with
-rows and columns exchanged, to consecutive rows of a panel.
 `dots` computes the products of 1 to `MR` rows of a panel matrix with a padded vector.
 Addresses are integers; nothing outside the named ranges is read or written.
 """
@@ -26,10 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic, overload
-from numba.np.numpy_support import as_dtype
 
 NV = 2
 INT = ir.IntType(64)
@@ -78,18 +73,6 @@ def panel_width(dtype: np.dtype[Any]) -> int:
     return NV * TARGET.vector_bytes // dtype.itemsize
 
 
-@overload(itemsize, strict=False)
-def _itemsize(dtype):  # type: ignore[no-untyped-def]
-    value = itemsize(as_dtype(dtype.dtype))
-    return lambda dtype: value
-
-
-@overload(panel_width, strict=False)
-def _panel_width(dtype):  # type: ignore[no-untyped-def]
-    value = panel_width(as_dtype(dtype.dtype))
-    return lambda dtype: value
-
-
 class Vectors:
     """Emits loads, stores and arithmetic on vectors of one element type for one target."""
 
@@ -112,12 +95,15 @@ class Vectors:
         return self.builder.bitcast(byte, kind.as_pointer())
 
     def load(self, address: ir.Value, offset: ir.Value | int, align: int | None = None) -> ir.Value:
+        """Return the vector at an address plus an offset."""
         return self.builder.load(self.at(address, offset, self.type), align=align or self.size)
 
     def store(self, value: ir.Value, address: ir.Value, offset: ir.Value | int) -> None:
+        """Write a vector to an address plus an offset."""
         self.builder.store(value, self.at(address, offset, self.type), align=self.size)
 
     def broadcast(self, address: ir.Value, offset: ir.Value | int) -> ir.Value:
+        """Return the element at an address plus an offset in every lane."""
         scalar = self.builder.load(self.at(address, offset, self.element), align=self.size)
         lane = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, ir.IntType(32)(0))
         return self.shuffle(lane, ir.Constant(self.type, ir.Undefined), [0] * self.lanes)
@@ -128,6 +114,7 @@ class Vectors:
         return self.builder.shuffle_vector(low, high, mask)
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """Return ``a * b + c``."""
         if not self.target.fma:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         return self.builder.call(self._declare("llvm.fma", [self.type] * 3, self.type), [a, b, c])
@@ -168,6 +155,7 @@ class Loop:
         builder.position_at_end(self.body)
 
     def close(self, carried: list[ir.Value]) -> None:
+        """End the body with the values that the next turn gets, and go on behind the loop."""
         following = self.builder.add(self.i, INT(self.step))
         self.i.add_incoming(following, self.builder.block)
         for phi, value in zip(self.values, carried, strict=True):
@@ -241,7 +229,13 @@ def emit_tile(
 
 
 def emit_dots(
-    vectors: Vectors, rows: int, panels: ir.Value, w: ir.Value, panel_bytes: ir.Value, x: ir.Value, z: ir.Value
+    vectors: Vectors,
+    rows: int,
+    panels: ir.Value,
+    w: ir.Value,
+    panel_bytes: ir.Value,
+    x: ir.Value,
+    z: ir.Value,
 ) -> None:
     """Emit ``z[r] = sum_c w[r, c] * x[c]`` for ``rows`` rows; see the top of this file."""
     builder, width = vectors.builder, vectors.target.vector_bytes
@@ -272,144 +266,9 @@ def emit_transpose(
                 low, high = rows[i], rows[i | bit]
                 from_low = [lanes + (k ^ bit) if k & bit else k for k in range(lanes)]
                 from_high = [lanes + k if k & bit else k ^ bit for k in range(lanes)]
-                rows[i], rows[i | bit] = vectors.shuffle(low, high, from_low), vectors.shuffle(low, high, from_high)
+                rows[i], rows[i | bit] = (
+                    vectors.shuffle(low, high, from_low),
+                    vectors.shuffle(low, high, from_high),
+                )
     for i, row in enumerate(rows):
         vectors.store(row, builder.add(out, builder.mul(out_stride, INT(i))), 0)
-
-
-def _for_rows(emit: Any, dtype: Any, rows: Any, context: Any, builder: ir.IRBuilder, args: list[ir.Value]) -> None:
-    """Emit ``emit`` for the literal ``rows``, or a branch to each number of rows from 1 to `MR`."""
-    vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-    number, *rest = args[1:]
-    if isinstance(rows, types.IntegerLiteral):
-        emit(vectors, rows.literal_value, *rest)
-        return
-    done = builder.append_basic_block("done")
-    switch = builder.switch(number, done)
-    for count in range(1, MR + 1):
-        block = builder.append_basic_block(f"rows{count}")
-        switch.add_case(INT(count), block)
-        builder.position_at_end(block)
-        emit(vectors, count, *rest)
-        builder.branch(done)
-    builder.position_at_end(done)
-
-
-@intrinsic(prefer_literal=True)
-def tile(
-    typing: Any,
-    dtype: Any,
-    rows: Any,
-    k: Any,
-    a: Any,
-    a_panel: Any,
-    b: Any,
-    b_stride: Any,
-    index: Any,
-    c: Any,
-    c_rows: Any,
-    before: Any,
-    rest: Any,
-) -> Any:
-    """``tile(dtype, rows, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)``; see the top of this file."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        _for_rows(emit_tile, dtype, rows, context, builder, args)
-        return context.get_dummy_value()
-
-    return types.void(dtype, rows, *[types.intp] * 10), codegen
-
-
-@intrinsic(prefer_literal=True)
-def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: Any, x: Any, z: Any) -> Any:
-    """``dots(dtype, rows, panels, w, panel_bytes, x, z)``; see the top of this file."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        _for_rows(emit_dots, dtype, rows, context, builder, args)
-        return context.get_dummy_value()
-
-    return types.void(dtype, rows, *[types.intp] * 5), codegen
-
-
-@intrinsic
-def transpose(typing: Any, dtype: Any, source: Any, stride: Any, out: Any, out_stride: Any) -> Any:
-    """``transpose(dtype, source, stride, out, out_stride)``; see the top of this file."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        emit_transpose(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
-        return context.get_dummy_value()
-
-    return types.void(dtype, *[types.intp] * 4), codegen
-
-
-@intrinsic(prefer_literal=True)
-def scale(typing: Any, dtype: Any, across: Any, row: Any, mean: Any, gain: Any, out: Any) -> Any:
-    """``scale(dtype, across, row, mean, gain, out)``; see the top of this file."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-        _, _, row, mean, gain, out = args
-        single, wide = (mean, gain) if across.literal_value else (gain, mean)
-        factor = vectors.broadcast(single, 0)
-        for offset in range(0, NV * TARGET.vector_bytes, TARGET.vector_bytes):
-            value, other = vectors.load(row, offset), vectors.load(wide, offset)
-            low, high = (factor, other) if across.literal_value else (other, factor)
-            vectors.store(builder.fmul(builder.fsub(value, low), high), out, offset)
-        return context.get_dummy_value()
-
-    return types.void(dtype, across, *[types.intp] * 4), codegen
-
-
-@intrinsic
-def prefetch(typing: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, to write to it soon."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        name, number = "llvm.prefetch.p0", ir.IntType(32)
-        function = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, number, number, number])
-        declared = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
-        builder.call(declared, [builder.inttoptr(args[0], BYTE_POINTER), number(1), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), codegen
-
-
-@intrinsic
-def pointer(typing: Any, address: Any) -> Any:
-    """Return the integer ``address`` as a pointer that `numba.carray` takes."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.intp), codegen
-
-
-@intrinsic
-def address(typing: Any, array: Any) -> Any:
-    """Return the address of the first element of ``array`` as an integer."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        data = context.make_array(array)(context, builder, args[0]).data
-        return builder.ptrtoint(data, INT)
-
-    return types.intp(array), codegen
-
-
-@intrinsic
-def to_bits(typing: Any, x: Any) -> Any:
-    """Return the bits of a float as a signed integer of its size."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
-
-    return (types.int64 if x == types.float64 else types.int32)(x), codegen
-
-
-@intrinsic
-def from_bits(typing: Any, x: Any) -> Any:
-    """Return the float whose bits are those of a signed integer of its size."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
-
-    return (types.float64 if x == types.int64 else types.float32)(x), codegen

@@ -1,0 +1,273 @@
+"""The product of the plan's factors, and products with one vector from either side."""
+
+# Compiled code carries no annotations: numba's types come from the arguments.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
+from fastjac.kernels.forward import times_w
+from fastjac.kernels.intrinsics import prefetch, scale, tile
+from fastjac.kernels.panels import (
+    clear_tail,
+    copy,
+    copy_rows,
+    exchange,
+    inner,
+    integers,
+    rows_times,
+    tile_rows,
+    times_rows,
+    vector,
+)
+from fastjac.kernels.simd import MR, itemsize, panel_width
+
+# The rows of a softmax Jacobian sum to zero: up to this many of them, that of the most probable class
+# comes from the others. It collects their errors, and a row of many is not worth that. Nor may it
+# spread NaN, where numbers are not finite.
+SPARED = 16
+
+SECOND_CACHE = 1 << 18  # bytes that may be counted on to stay in it
+
+
+@inner
+def _left(dtype, context, layer, step, rows):
+    """Return panels (m, units) of a step's scalar factor, multiplied by the slopes of its units."""
+    width, units = panel_width(dtype), layer.fan_out
+    row = width * itemsize(dtype)
+    left = step.scalar
+    if step.scalar_transposed:
+        left = context.left
+        for p in range((step.m + width - 1) // width):
+            for q in range((units + width - 1) // width):
+                k, cols = min(width, units - q * width), min(width, step.m - p * width)
+                source = step.scalar + (p * units + q * width) * row
+                exchange(dtype, source, row, k, cols, left + (q * step.m + p * width) * row, row)
+    # The active units of these have slope 1.
+    if not (context.finite and (layer.activation == RELU or layer.activation == IDENTITY)):
+        for q in range((units + width - 1) // width):
+            for r in range(rows):
+                at = (q * rows + r) * row
+                scale(dtype, True, left + at, context.zeros, layer.slope + q * row, context.left + at)
+        left = context.left
+    return left
+
+
+@inner
+def _multiply(dtype, context, layer, step, spared, jac):
+    """Compute one product of the plan, into panels or, where it has none, into the Jacobian.
+
+    Row ``spared`` of the Jacobian becomes what makes the sum of all rows zero.
+    """
+    size, width = itemsize(dtype), panel_width(dtype)
+    row = width * size
+    sparing = step.outputs and spared < step.m
+    rows = step.m - 1 if sparing else step.m
+    left = _left(dtype, context, layer, step, rows)
+    block, panels = tile_rows(rows), (step.n + width - 1) // width
+    blocks = (rows + block - 1) // block
+    # A panel is used for all rows while it is in the first cache; but where the whole vector factor stays
+    # in the second, all panels for some rows, so that the Jacobian is written in a few long runs.
+    by_rows = not layer.raw and layer.count * step.n * size <= SECOND_CACHE
+    for i in range(blocks if by_rows else panels):
+        for j in range(panels if by_rows else blocks):
+            t, p = (i, j) if by_rows else (j, i)
+            start, cols = t * block, min(width, step.n - p * width)
+            count = min(block, rows - start)
+            ragged = cols < width and step.out == 0
+            # Where the last panel of the Jacobian is narrower than a tile, the tile goes to one side first.
+            target = step.out + p * rows * row if step.out else jac + p * row
+            out = context.edge if ragged else target
+            offsets = context.jac_rows + 8 * start
+            if step.out:
+                offsets = context.panel_rows + 8 * start
+            elif ragged:
+                offsets = context.panel_rows
+            else:
+                # In a batch each Jacobian is new to the caches: ask for the next panel's rows.
+                ahead = integers(offsets, count)
+                for r in range(count):
+                    for line in range(0, row, 64):
+                        prefetch(target + row + ahead[r] + line)
+            right, rest = step.vector + p * layer.fan_out * row, 0
+            if layer.raw:
+                right, stride = context.panel, layer.fan_out * size
+                if t == 0:
+                    exchange(dtype, layer.w + p * width * stride, stride, cols, layer.fan_out, right, row)
+            if sparing and not step.out:
+                rest = context.edge + MR * row if ragged else target + spared * step.n * size
+            tile(
+                dtype,
+                count,
+                layer.count,
+                left + start * row,
+                rows * row,
+                right,
+                row,
+                layer.active,
+                out,
+                offsets,
+                rest if t else context.zeros,
+                rest,
+            )
+            if ragged:
+                copy_rows(dtype, out, count, cols, target, context.jac_rows + 8 * start)
+                if rest and t == blocks - 1:
+                    copy(dtype, rest, cols, target + spared * step.n * size)
+
+
+@inner
+def _head_rows(dtype, context, layer, spared):
+    """Write the last layer's ``w.T``, multiplied by the head from the left, less row ``spared``."""
+    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
+    row, pivot = width * size, context.pivot
+    if layer.activation >= SOFTMAX:
+        times_rows(
+            dtype, rows, layer.fan_in, layer.w, context.shares, context.units, rows, context, context.extra
+        )
+    out = context.scaled
+    for p in range((layer.fan_in + width - 1) // width):
+        panel, extra, mean = layer.w + p * rows * row, context.extra + p * row, context.mean + p * row
+        base = context.zeros if pivot < 0 else panel + pivot * row
+        scale(dtype, False, base, extra, context.ones, mean)
+        for m in range(rows):
+            if m == pivot and m != spared:
+                scale(dtype, False, extra, context.zeros, context.gain + m * size, out)
+            elif m != spared:
+                scale(dtype, False, panel + m * row, mean, context.gain + m * size, out)
+            out += row if m != spared else 0
+
+
+@inner
+def _head_columns(dtype, context, layer, rows, panels):
+    """Multiply the columns of a panel matrix (rows, M), a transposed Jacobian, by the head."""
+    size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
+    extra, mean = vector(dtype, context.extra, rows), vector(dtype, context.mean, rows)
+    values = vector(dtype, panels, (cols + width - 1) // width * rows * width)
+    gain = vector(dtype, context.gain, cols)
+    pivot = context.pivot
+    at_pivot = pivot // width * rows * width + pivot % width
+    if layer.activation >= SOFTMAX:
+        rows_times(dtype, rows, cols, panels, context.shares, context.extra)
+    for n in range(rows):
+        mean[n] = (values[at_pivot + n * width] if pivot >= 0 else 0) - extra[n]
+    for p in range((cols + width - 1) // width):
+        for n in range(rows):
+            at = panels + (p * rows + n) * width * size
+            scale(dtype, True, at, context.mean + n * size, context.gain + p * width * size, at)
+    if pivot >= 0:
+        for n in range(rows):
+            values[at_pivot + n * width] = gain[pivot] * extra[n]
+
+
+@inner
+def jacobian(dtype, context, layers, steps, best, jac):
+    """Multiply the Jacobian out as planned, after `_forward` and `_head`."""
+    size, width = itemsize(dtype), panel_width(dtype)
+    row = width * size
+    last = layers[context.n_layers - 1]
+    n_inputs, n_outputs = context.n_inputs, context.n_outputs
+    spared = n_outputs
+    if context.spares and last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
+        spared = best
+    jac_rows = integers(context.jac_rows, n_outputs)
+    for r in range(n_outputs - (spared < n_outputs)):
+        jac_rows[r] = (r + (r >= spared)) * n_inputs * size
+
+    if context.scaled:
+        _head_rows(dtype, context, last, spared)
+    for i in range(context.n_steps):
+        step = steps[i]
+        _multiply(dtype, context, layers[step.layer], step, spared, jac)
+        if step.head:
+            _head_columns(dtype, context, last, step.m, step.out)
+    if context.result:
+        for p in range((n_outputs + width - 1) // width):
+            cols, stride = min(width, n_outputs - p * width), n_inputs * size
+            source = context.result + p * n_inputs * row
+            exchange(dtype, source, row, n_inputs, cols, jac + p * width * stride, stride)
+    elif context.n_steps == 0:
+        for p in range((n_inputs + width - 1) // width):
+            copy_rows(
+                dtype,
+                context.scaled + p * n_outputs * row,
+                n_outputs,
+                min(width, n_inputs - p * width),
+                jac + p * row,
+                context.jac_rows,
+            )
+
+
+@inner
+def cotangent(dtype, context, layers, v, out):
+    """Write ``v @ jac`` (N,), after `_forward` and `_head`."""
+    last = layers[context.n_layers - 1]
+    given, gain = vector(dtype, v, last.fan_out), vector(dtype, context.gain, last.fan_out)
+    shares = vector(dtype, context.shares, last.fan_out)
+    g = vector(dtype, context.cotangent, last.fan_out)
+    pivot, rest = context.pivot, g.dtype.type(0)
+    for m in range(g.size):
+        g[m] = given[m] * gain[m]
+        rest += g[m] if m != pivot else 0
+    total = rest
+    if pivot >= 0:
+        total, g[pivot] = rest + g[pivot], -rest
+    for m in range(g.size if last.activation >= SOFTMAX else 0):
+        g[m] += shares[m] * total
+    for i in range(context.n_layers - 1, -1, -1):
+        layer = layers[i]
+        index, count = context.units, layer.fan_out
+        if i < context.n_layers - 1:
+            index, count = layer.active, layer.count
+            g, slope = (
+                vector(dtype, context.cotangent, layer.fan_out),
+                vector(dtype, layer.slope, layer.fan_out),
+            )
+            for k in range(g.size):
+                g[k] *= slope[k]
+        if layer.forward:
+            clear_tail(dtype, context.cotangent, layer.fan_out)
+            rows_times(dtype, layer.fan_in, layer.fan_out, layer.w, context.cotangent, context.tangent)
+        else:
+            times_rows(
+                dtype,
+                layer.fan_out,
+                layer.fan_in,
+                layer.w,
+                context.cotangent,
+                index,
+                count,
+                context,
+                context.tangent,
+            )
+        copy(dtype, context.tangent, layer.fan_in, context.cotangent)
+    copy(dtype, context.cotangent, context.n_inputs, out)
+
+
+@inner
+def tangent(dtype, context, layers, u, out):
+    """Write ``jac @ u`` (M,), after `_forward` and `_head`."""
+    at, following = context.tangent, context.cotangent
+    copy(dtype, u, context.n_inputs, at)
+    clear_tail(dtype, at, context.n_inputs)
+    for i in range(context.n_layers):
+        layer = layers[i]
+        times_w(dtype, context, layer, at, following)
+        at, following = following, at
+        if i < context.n_layers - 1:
+            t, slope = vector(dtype, at, layer.fan_out), vector(dtype, layer.slope, layer.fan_out)
+            for k in range(t.size):
+                t[k] *= slope[k]
+            clear_tail(dtype, at, layer.fan_out)
+    t, gain = vector(dtype, at, context.n_outputs), vector(dtype, context.gain, context.n_outputs)
+    shares, result = vector(dtype, context.shares, t.size), vector(dtype, out, t.size)
+    if layers[context.n_layers - 1].activation >= SOFTMAX:
+        base = t[context.pivot] if context.pivot >= 0 else t.dtype.type(0)
+        extra = t.dtype.type(0)
+        for m in range(t.size):
+            t[m] -= base
+            extra += shares[m] * t[m]
+        for m in range(t.size):
+            t[m] += extra
+    for m in range(t.size):
+        result[m] = gain[m] * t[m]

@@ -1,0 +1,210 @@
+"""The forward pass and the head: outputs, slopes, active units, and how the head multiplies."""
+
+# Compiled code carries no annotations: numba's types come from the arguments.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, softmax
+from fastjac.kernels.intrinsics import tile
+from fastjac.kernels.panels import (
+    clear_tail,
+    copy,
+    exchange,
+    inner,
+    integers,
+    rows_times,
+    tile_rows,
+    times_rows,
+    vector,
+)
+from fastjac.kernels.simd import itemsize, panel_width
+
+
+@inner
+def _times_raw(dtype, context, layer, x, out):
+    """Write ``x @ w`` for a ``w`` that is not packed."""
+    size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
+    if cols >= width:
+        for start in range(0, cols, width):
+            at = min(start, cols - width) * size  # The last tile overlaps the one before it.
+            tile(
+                dtype,
+                1,
+                layer.fan_in,
+                x,
+                width * size,
+                layer.w + at,
+                cols * size,
+                context.units,
+                out + at,
+                context.panel_rows,
+                0,
+                0,
+            )
+    else:
+        w = vector(dtype, layer.w, layer.fan_in * cols)
+        values, sums = vector(dtype, x, layer.fan_in), vector(dtype, out, cols)
+        sums[:] = 0
+        for n in range(layer.fan_in):
+            for h in range(cols):
+                sums[h] += values[n] * w[n * cols + h]
+
+
+@inner
+def times_w(dtype, context, layer, x, out):
+    """Write ``x @ w`` (padded fan_out,)."""
+    if layer.raw:
+        _times_raw(dtype, context, layer, x, out)
+    elif layer.forward:
+        times_rows(dtype, layer.fan_in, layer.fan_out, layer.w, x, context.units, layer.fan_in, context, out)
+        clear_tail(dtype, out, layer.fan_out)
+    else:
+        rows_times(dtype, layer.fan_out, layer.fan_in, layer.w, x, out)
+
+
+@inner
+def _forward(dtype, context, layers, x):
+    """Fill every layer's output, slopes and active units for one sample."""
+    copy(dtype, x, context.n_inputs, context.x)
+    at = context.x
+    broken = False
+    for layer in layers:
+        times_w(dtype, context, layer, at, layer.a)
+        at = layer.a
+        a, b = vector(dtype, at, layer.fan_out), vector(dtype, layer.b, layer.fan_out)
+        slope = vector(dtype, layer.slope, layer.fan_out)
+        for i in range(a.size):
+            a[i] += b[i]
+            broken |= a[i] - a[i] != 0  # infinite or NaN
+        activate(layer.activation, layer.parameter, a, slope)
+        _compact(layer, slope)
+    # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
+    # no unit may be left out.
+    context.finite = not broken
+    if broken:
+        for layer in layers:
+            layer.count = layer.fan_out
+            active = integers(layer.active, layer.fan_out)
+            for i in range(active.size):
+                active[i] = i
+
+
+@inner
+def _compact(layer, slope):
+    """List the units whose slope is not 0."""
+    active = integers(layer.active, layer.fan_out)
+    count = 0
+    for i in range(slope.size):
+        active[count] = i
+        count += slope[i] != 0
+    layer.count = count
+
+
+@inner
+def _forward_block(dtype, context, layers, x):
+    """Fill every layer's `block_a` and `block_slope` for a panel's width of samples.
+
+    Samples lie in the lanes: each weight is read once for all of them, and no sum runs across lanes.
+    Return whether all pre-activations are finite.
+    """
+    size, width = itemsize(dtype), panel_width(dtype)
+    row, stride = width * size, context.n_inputs * size
+    for n in range(0, context.n_inputs, width):
+        cols = min(width, context.n_inputs - n)
+        exchange(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
+    at = context.block_x
+    broken = False
+    for layer in layers:
+        rows = layer.fan_out
+        block = tile_rows(rows)
+        for start in range(0, rows, block):
+            tile(
+                dtype,
+                min(block, rows - start),
+                layer.fan_in,
+                layer.w + start * row,
+                rows * row,
+                at,
+                row,
+                context.units,
+                layer.block_a,
+                context.panel_rows + 8 * start,
+                0,
+                0,
+            )
+        at = layer.block_a
+        a, b = vector(dtype, at, rows * width), vector(dtype, layer.b, rows)
+        for h in range(rows):
+            for i in range(h * width, (h + 1) * width):
+                a[i] += b[h]
+                broken |= a[i] - a[i] != 0
+        activate(layer.activation, layer.parameter, a, vector(dtype, layer.block_slope, rows * width))
+    return not broken
+
+
+@inner
+def _take(dtype, context, layers, s):
+    """Fill the last layer's output and every layer's slopes and active units from sample ``s`` of a block."""
+    width = panel_width(dtype)
+    for layer in layers:
+        slopes = vector(dtype, layer.block_slope, layer.fan_out * width)
+        slope = vector(dtype, layer.slope, layer.fan_out)
+        for i in range(slope.size):
+            slope[i] = slopes[i * width + s]
+        _compact(layer, slope)
+    last = layers[context.n_layers - 1]
+    outputs, a = vector(dtype, last.block_a, last.fan_out * width), vector(dtype, last.a, last.fan_out)
+    for i in range(a.size):
+        a[i] = outputs[i * width + s]
+    context.finite = True
+
+
+@inner
+def sample(dtype, context, layers, x, number, samples, taken, y):
+    """Do the forward pass and the head of sample ``number``, in a block where there is a whole one.
+
+    ``taken`` is what the call for the sample before returned, first 0; return the most probable class
+    and what to hand to the next call.
+    """
+    width = panel_width(dtype)
+    at = x + number * context.n_inputs * itemsize(dtype)
+    if context.blocks and number % width == 0:
+        taken = samples - number >= width and _forward_block(dtype, context, layers, at)
+    if taken:
+        _take(dtype, context, layers, number % width)
+    else:
+        _forward(dtype, context, layers, at)
+    last = layers[context.n_layers - 1]
+    return _head(dtype, context, last, y + number * context.n_outputs * itemsize(dtype)), taken
+
+
+@inner
+def _head(dtype, context, layer, y):
+    """Write the outputs, and how the head multiplies the Jacobian; return the largest logit's index p.
+
+    With s the softmax, row m of ``diag(s) - s s.T`` times G is ``s[m] (G[m] - s @ G)``: in general
+    ``gain[m] (G[m] - base + shares @ G)`` with gain s, base 0 and shares -s; log_softmax has gain 1, an
+    elementwise head no shares. Where s[p] is nearly 1 that cancels for row p. From 1/2 on, row p is the
+    pivot: base is G[p], and shares[p] is 1 - s[p], summed from the others.
+    """
+    z = vector(dtype, layer.a, layer.fan_out)
+    slope = vector(dtype, layer.slope, layer.fan_out)
+    out = vector(dtype, y, layer.fan_out)
+    gain = vector(dtype, context.gain, layer.fan_out)
+    context.pivot = -1
+    if layer.activation < SOFTMAX:
+        for m in range(z.size):
+            out[m], gain[m] = z[m], slope[m]
+        return 0
+    shares = vector(dtype, context.shares, layer.fan_out)
+    best = softmax(z, shares, out, layer.activation == LOG_SOFTMAX)
+    for m in range(z.size):
+        gain[m] = shares[m] if layer.activation == SOFTMAX else 1
+    rest = z.dtype.type(0)
+    for m in range(z.size):
+        rest += shares[m] if m != best else 0
+        shares[m] = -shares[m]
+    if shares[best] <= -0.5:
+        context.pivot, shares[best] = best, rest
+    return best

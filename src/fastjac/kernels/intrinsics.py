@@ -1,0 +1,179 @@
+"""The tile and its kin as functions of compiled code; see `simd` for what each does."""
+
+# numba's decorators are not typed.
+# mypy: disable-error-code="untyped-decorator"
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+from numba.np.numpy_support import as_dtype
+
+from fastjac.kernels.simd import (
+    BYTE_POINTER,
+    INT,
+    MR,
+    NV,
+    TARGET,
+    Vectors,
+    emit_dots,
+    emit_tile,
+    emit_transpose,
+    itemsize,
+    panel_width,
+)
+
+
+@overload(itemsize, strict=False)
+def _itemsize(dtype):  # type: ignore[no-untyped-def]
+    value = itemsize(as_dtype(dtype.dtype))
+    return lambda dtype: value
+
+
+@overload(panel_width, strict=False)
+def _panel_width(dtype):  # type: ignore[no-untyped-def]
+    value = panel_width(as_dtype(dtype.dtype))
+    return lambda dtype: value
+
+
+def _for_rows(
+    emit: Any, dtype: Any, rows: Any, context: Any, builder: ir.IRBuilder, args: list[ir.Value]
+) -> None:
+    """Emit ``emit`` for the literal ``rows``, or a branch to each number of rows from 1 to `MR`."""
+    vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
+    number, *rest = args[1:]
+    if isinstance(rows, types.IntegerLiteral):
+        emit(vectors, rows.literal_value, *rest)
+        return
+    done = builder.append_basic_block("done")
+    switch = builder.switch(number, done)
+    for count in range(1, MR + 1):
+        block = builder.append_basic_block(f"rows{count}")
+        switch.add_case(INT(count), block)
+        builder.position_at_end(block)
+        emit(vectors, count, *rest)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+@intrinsic(prefer_literal=True)
+def tile(
+    typing: Any,
+    dtype: Any,
+    rows: Any,
+    k: Any,
+    a: Any,
+    a_panel: Any,
+    b: Any,
+    b_stride: Any,
+    index: Any,
+    c: Any,
+    c_rows: Any,
+    before: Any,
+    rest: Any,
+) -> Any:
+    """``tile(dtype, rows, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        _for_rows(emit_tile, dtype, rows, context, builder, args)
+        return context.get_dummy_value()
+
+    return types.void(dtype, rows, *[types.intp] * 10), codegen
+
+
+@intrinsic(prefer_literal=True)
+def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: Any, x: Any, z: Any) -> Any:
+    """``dots(dtype, rows, panels, w, panel_bytes, x, z)``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        _for_rows(emit_dots, dtype, rows, context, builder, args)
+        return context.get_dummy_value()
+
+    return types.void(dtype, rows, *[types.intp] * 5), codegen
+
+
+@intrinsic
+def transpose(typing: Any, dtype: Any, source: Any, stride: Any, out: Any, out_stride: Any) -> Any:
+    """``transpose(dtype, source, stride, out, out_stride)``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        emit_transpose(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
+        return context.get_dummy_value()
+
+    return types.void(dtype, *[types.intp] * 4), codegen
+
+
+@intrinsic(prefer_literal=True)
+def scale(typing: Any, dtype: Any, across: Any, row: Any, mean: Any, gain: Any, out: Any) -> Any:
+    """``scale(dtype, across, row, mean, gain, out)``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
+        _, _, row, mean, gain, out = args
+        single, wide = (mean, gain) if across.literal_value else (gain, mean)
+        factor = vectors.broadcast(single, 0)
+        for offset in range(0, NV * TARGET.vector_bytes, TARGET.vector_bytes):
+            value, other = vectors.load(row, offset), vectors.load(wide, offset)
+            low, high = (factor, other) if across.literal_value else (other, factor)
+            vectors.store(builder.fmul(builder.fsub(value, low), high), out, offset)
+        return context.get_dummy_value()
+
+    return types.void(dtype, across, *[types.intp] * 4), codegen
+
+
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, to write to it soon."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        name, number = "llvm.prefetch.p0", ir.IntType(32)
+        function = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, number, number, number])
+        declared = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
+        builder.call(declared, [builder.inttoptr(args[0], BYTE_POINTER), number(1), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+@intrinsic
+def pointer(typing: Any, address: Any) -> Any:
+    """Return the integer ``address`` as a pointer that `numba.carray` takes."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.intp), codegen
+
+
+@intrinsic
+def address(typing: Any, array: Any) -> Any:
+    """Return the address of the first element of ``array`` as an integer."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        data = context.make_array(array)(context, builder, args[0]).data
+        return builder.ptrtoint(data, INT)
+
+    return types.intp(array), codegen
+
+
+@intrinsic
+def to_bits(typing: Any, x: Any) -> Any:
+    """Return the bits of a float as a signed integer of its size."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+    return (types.int64 if x == types.float64 else types.int32)(x), codegen
+
+
+@intrinsic
+def from_bits(typing: Any, x: Any) -> Any:
+    """Return the float whose bits are those of a signed integer of its size."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+    return (types.float64 if x == types.int64 else types.float32)(x), codegen

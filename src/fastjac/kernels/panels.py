@@ -1,0 +1,103 @@
+"""Compiled operations on panel matrices and padded vectors, which are addresses here."""
+
+# Compiled code carries no annotations: numba's types come from the arguments.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit
+
+from fastjac.kernels.intrinsics import dots, pointer, tile, transpose
+from fastjac.kernels.simd import MR, NV, itemsize, panel_width
+
+inner = njit(nogil=True, error_model="numpy")
+
+
+@inner
+def vector(dtype, at, size):
+    """Return ``size`` elements at an address as an array."""
+    return carray(pointer(at), size, dtype)
+
+
+@inner
+def integers(at, size):
+    """Return ``size`` int64 at an address as an array."""
+    return carray(pointer(at), size, np.int64)
+
+
+@inner
+def tile_rows(rows):
+    """Return how many rows a tile takes so that the fewest tiles cover ``rows`` evenly."""
+    tiles = (rows + MR - 1) // MR
+    return (rows + tiles - 1) // tiles
+
+
+@inner
+def rows_times(dtype, rows, cols, panels, x, out):
+    """Write ``panels @ x`` (rows,) for a panel matrix (rows, cols) and a padded vector."""
+    size, width = itemsize(dtype), panel_width(dtype)
+    block = tile_rows(rows)
+    for start in range(0, rows, block):
+        count, at = min(block, rows - start), panels + start * width * size
+        dots(dtype, count, (cols + width - 1) // width, at, rows * width * size, x, out + start * size)
+
+
+@inner
+def times_rows(dtype, rows, cols, panels, x, index, count, context, out):
+    """Write ``sum_k x[k] * panels[index[k], :]`` (padded cols,) for ``count`` of the rows."""
+    size, width = itemsize(dtype), panel_width(dtype)
+    for p in range((cols + width - 1) // width):
+        at = panels + p * rows * width * size
+        row = width * size
+        tile(dtype, 1, count, x, row, at, row, index, out + p * row, context.panel_rows, 0, 0)
+
+
+@inner
+def clear_tail(dtype, at, size):
+    """Write zeros from the end of a vector to the end of its last panel."""
+    fill(dtype, at + size * itemsize(dtype), -size % panel_width(dtype))
+
+
+@inner
+def fill(dtype, at, size):
+    """Write ``size`` zeros."""
+    values = vector(dtype, at, size)
+    for i in range(size):
+        values[i] = 0
+
+
+@inner
+def copy(dtype, source, size, target):
+    """Copy ``size`` elements."""
+    values, copies = vector(dtype, source, size), vector(dtype, target, size)
+    for i in range(size):
+        copies[i] = values[i]
+
+
+@inner
+def copy_rows(dtype, edge, rows, cols, out, offsets):
+    """Copy the first ``cols`` columns of a tile to where its rows belong."""
+    row = panel_width(dtype) * itemsize(dtype)
+    offset = integers(offsets, rows)
+    for r in range(rows):
+        copy(dtype, edge + r * row, cols, out + offset[r])
+
+
+@inner
+def exchange(dtype, source, stride, rows, cols, out, out_stride):
+    """Write a (rows, cols) matrix transposed; rows are ``stride`` and ``out_stride`` bytes apart."""
+    size, square = itemsize(dtype), panel_width(dtype) // NV
+    if rows >= square and cols >= square:
+        for i in range(0, rows, square):
+            r = min(i, rows - square)  # The last square overlaps the one before it.
+            for j in range(0, cols, square):
+                c = min(j, cols - square)
+                transpose(
+                    dtype, source + r * stride + c * size, stride, out + c * out_stride + r * size, out_stride
+                )
+    else:
+        for r in range(rows):
+            values = vector(dtype, source + r * stride, cols)
+            for c in range(cols):
+                vector(dtype, out + c * out_stride + r * size, 1)[0] = values[c]
