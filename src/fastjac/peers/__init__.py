@@ -1,0 +1,1 @@
+"""The ways to a Jacobian that `fastjac compare` measures, one module for each library."""
