@@ -1,0 +1,266 @@
+"""What every converter makes of a foreign model, and how that becomes the layers of a network.
+
+A model is read as a chain of steps: an `Affine` map, a `Scale` of each entry, or an `Activation`.
+`fold` composes every scale with an affine map next to it, in float64, and rounds once at the end.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastjac.layers import HEADS_ONLY, Activation, as_activation
+from fastjac.network import Network
+
+Float64 = NDArray[np.float64]
+
+
+class Affine(NamedTuple):
+    """``x @ w + b`` with ``w`` (fan_in, fan_out), ``b`` (fan_out,), and the place that errors name.
+
+    One that is ``absorbed`` is multiplied into the affine map after it.
+    """
+
+    w: Float64
+    b: Float64
+    where: str
+    absorbed: bool = False
+
+
+class Scale(NamedTuple):
+    """``x * factor + shift``, each of them (n,) or, where any n will do, (1,)."""
+
+    factor: Float64
+    shift: Float64
+    where: str
+
+
+Step = Affine | Scale | Activation
+IDENTITY = Activation("identity")
+
+# Folding (x - mean) / deviation loses a share |mean / deviation| of the digits that the subtraction keeps;
+# beyond this limit float32 is off by more than 1e-5, and the network computes in float64.
+_MOST_SHIFTED = 100.0
+# A diagonal matrix of this many rows takes 128 MB.
+_WIDEST_DIAGONAL = 4096
+
+
+def as_float64(value: ArrayLike, where: str) -> Float64:
+    """Return real numbers of any dtype, bfloat16 of ml_dtypes included, as float64."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{where} has dtype {array.dtype}, expected real numbers")
+    return array.astype(np.float64)
+
+
+def computes_as(layer: Any, kind: type, method: str) -> bool:
+    """Return whether ``layer`` is of a framework's own kind, and still computes as that does."""
+    if not isinstance(layer, kind) or method in vars(layer):
+        return False
+    return inspect.getattr_static(type(layer), method) is inspect.getattr_static(kind, method)
+
+
+def affine(w: ArrayLike, b: ArrayLike | None, where: str) -> Affine:
+    """Return an `Affine` whose shapes are right; ``b`` may be None or have axes of length 1 in front."""
+    w = as_float64(w, f"the weight of {where}")
+    if w.ndim != 2 or 0 in w.shape:
+        raise ValueError(f"{where}: its weight has shape {w.shape}, expected two axes")
+    b = np.zeros(w.shape[1]) if b is None else as_float64(b, f"the bias of {where}")
+    if b.size not in (1, w.shape[1]) or b.size != max(b.shape, default=1):
+        raise ValueError(f"{where}: its bias has shape {b.shape}, expected ({w.shape[1]},)")
+    return Affine(w, np.broadcast_to(b.ravel(), w.shape[1:]), where)
+
+
+def scale(factor: ArrayLike, shift: ArrayLike, where: str) -> Scale:
+    """Return a `Scale` of flat, equally long arrays."""
+    a, b = (as_float64(value, where).ravel() for value in (factor, shift))
+    if a.size != b.size and 1 not in (a.size, b.size):
+        raise ValueError(f"{where}: it scales {a.size} entries and shifts {b.size}")
+    factors, shifts = np.broadcast_arrays(a, b)
+    return Scale(factors, shifts, where)
+
+
+def normalisation(
+    mean: ArrayLike, variance: ArrayLike, epsilon: float, gamma: ArrayLike, beta: ArrayLike, where: str
+) -> Scale:
+    """Return the `Scale` of ``(x - mean) / sqrt(variance + epsilon) * gamma + beta``."""
+    parts = [as_float64(value, where).ravel() for value in (mean, variance, gamma, beta)]
+    sizes = [part.size for part in parts]
+    if len({*sizes} - {1}) > 1:
+        raise ValueError(f"{where}: its mean, variance, scale and shift differ in length: {sizes}")
+    centre, spread, gain, offset = parts
+    factor = gain / np.sqrt(spread + epsilon)
+    return scale(factor, offset - centre * factor, where)
+
+
+def clip(low: float, high: float, where: str) -> list[Step]:
+    """Return the steps that limit every entry to ``low`` and ``high``, as scaled hard_tanh."""
+    if (low, high) == (0, np.inf):
+        return [Activation("relu")]
+    if (low, high) == (0, 6):
+        return [Activation("relu6")]
+    middle, half = (high + low) / 2, (high - low) / 2
+    if not (np.isfinite(middle) and half > 0):
+        raise ValueError(f"{where} clips to {low} and {high}, expected two finite limits, or 0 and infinity")
+    return [
+        scale(1 / half, -middle / half, where),
+        Activation("hard_tanh"),
+        scale(half, middle, where),
+    ]
+
+
+def both_columns(steps: list[Step], where: str) -> list[Step]:
+    """Return the steps for the columns ``1 - p`` and ``p`` where ``steps`` end in ``p = sigmoid(z)``.
+
+    They are the softmax of ``(0, z)`` where there is one z, else the sigmoid of ``(-z, z)``.
+    """
+    *before, last = steps
+    scales: list[Scale] = []
+    dense = before.pop() if before else None
+    while isinstance(dense, Scale):
+        scales.insert(0, dense)
+        dense = before.pop() if before else None
+    if not isinstance(dense, Affine) or last != Activation("sigmoid"):
+        raise ValueError(f"{where}: fastjac has 1 - p and p side by side only for a Dense layer's sigmoid p")
+    w, b, layer, _ = dense
+    for factor, shift, _ in scales:
+        w, b = w * factor, b * factor + shift
+    if b.size == 1:
+        return [*before, Affine(np.hstack((0 * w, w)), np.append(0 * b, b), layer), Activation("softmax")]
+    return [*before, Affine(np.hstack((-w, w)), np.append(-b, b), layer), last]
+
+
+def activation_of(name: str, where: str, parameter: float = 0.0) -> Activation:
+    """Return `as_activation` of a name with its parameter, and ``where`` in its errors."""
+    return as_activation(Activation(name, parameter), where)
+
+
+def fold(
+    steps: Iterable[Step],
+    dtype: DTypeLike,
+    n_inputs: int | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> Network:
+    """Return the network that a chain of steps computes.
+
+    Parameters
+    ----------
+    steps : iterable of Affine, Scale or Activation
+        First to last.
+    dtype : float32 or float64
+        Of the network, which becomes float64 if a scale shifts by more than float32 stands.
+    n_inputs : int, optional
+        Needed where no step before the first activation tells it.
+    input_names, output_names : sequence of str, optional
+        Handed to `Network`.
+
+    Raises
+    ------
+    ValueError
+        If the steps do not fit each other, or something follows softmax or log_softmax.
+
+    Notes
+    -----
+    A scale after an affine map goes into it, ``(x w + b) f + c = x (w f) + (b f + c)``; one before an
+    affine map goes into that, ``(x f + c) w + b = x (f w) + (c w + b)``. Where neither is next to it, it
+    becomes a layer with a diagonal matrix. Of two affine maps in a row, the first gets the identity as its
+    activation, unless it is to be absorbed.
+    """
+    chain = _Chain(n_inputs)
+    for step in steps:
+        chain.add(step)
+    if not chain.layers or chain.is_open or chain.pending is not None:
+        chain.close(IDENTITY)
+    return Network(
+        chain.layers,
+        chain.activations[:-1],
+        chain.activations[-1],
+        np.float64 if chain.is_wide else dtype,
+        input_names=input_names,
+        output_names=output_names,
+    )
+
+
+class _Chain:
+    """The layers made so far, a scale that waits for the next affine map, and the width reached."""
+
+    def __init__(self, width: int | None) -> None:
+        self.width = width
+        self.layers: list[tuple[Float64, Float64]] = []
+        self.activations: list[Activation] = []
+        self.pending: Scale | None = None
+        self.absorbs = False
+        self.is_wide = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last affine map still has no activation."""
+        return len(self.layers) > len(self.activations)
+
+    def add(self, step: Step) -> None:
+        if isinstance(step, Activation) and step == IDENTITY:
+            return
+        if self.activations and self.activations[-1].name in HEADS_ONLY:
+            raise ValueError(f"{self.activations[-1]} is not the last layer, but fastjac has it only there")
+        if isinstance(step, Activation):
+            self.close(step)
+        elif isinstance(step, Affine):
+            self._add_affine(step)
+        else:
+            self._add_scale(step)
+
+    def close(self, activation: Activation) -> None:
+        """End a layer with its activation, after a diagonal matrix where no affine map is open."""
+        if not self.is_open:
+            if self.width is None:
+                raise ValueError(f"{activation} comes first, and nothing tells how many inputs it has")
+            if self.width > _WIDEST_DIAGONAL:
+                raise ValueError(f"{activation} of {self.width} entries has no Dense layer right before it")
+            factor, shift = self._take_pending(self.width)
+            self.layers.append((np.diag(factor), shift))
+        self.activations.append(activation)
+
+    def _add_affine(self, step: Affine) -> None:
+        w, b, where, _ = step
+        self._reach(w.shape[0], where)
+        if self.is_open and self.absorbs:
+            w_before, b_before = self.layers.pop()
+            w, b = w_before @ w, b_before @ w + b
+        elif self.is_open:
+            self.close(IDENTITY)
+        if self.pending is not None:
+            factor, shift = self._take_pending(len(w))
+            w, b = factor[:, None] * w, shift @ w + b
+        self.layers.append((w, b))
+        self.absorbs = step.absorbed
+        self.width = b.size
+
+    def _add_scale(self, step: Scale) -> None:
+        factor, shift, where = step
+        if factor.size > 1:
+            self._reach(factor.size, where)
+        if self.is_open:
+            w, b = self.layers[-1]
+            self.layers[-1] = (w * factor, b * factor + shift)
+        elif self.pending is not None:
+            self.pending = scale(self.pending.factor * factor, self.pending.shift * factor + shift, where)
+        else:
+            self.pending = step
+
+    def _take_pending(self, width: int) -> tuple[Float64, Float64]:
+        if self.pending is None:
+            return np.ones(width), np.zeros(width)
+        factor, shift, _ = self.pending
+        self.pending = None
+        self.is_wide |= bool(np.max(np.abs(shift)) > _MOST_SHIFTED)
+        return np.broadcast_to(factor, width), np.broadcast_to(shift, width)
+
+    def _reach(self, size: int, where: str) -> None:
+        if self.width not in (None, size):
+            raise ValueError(f"{where} takes {size} inputs, but gets {self.width}")
+        self.width = size

@@ -1,0 +1,231 @@
+"""from_keras against the model's own forward pass and its GradientTape Jacobian."""
+
+import numpy as np
+import pytest
+
+from fastjac.convert import from_keras
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the Jacobians here come from TensorFlow", allow_module_level=True)
+layers = keras.layers
+# TensorFlow's variables do not know NumPy 2's copy keyword.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+DTYPES = ("float32", "float64")
+TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
+rng = np.random.default_rng(0)
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request):
+    keras.utils.set_random_seed(0)
+    keras.config.set_floatx(request.param)
+    yield request.param
+    keras.config.set_floatx("float32")
+
+
+def trained(model):
+    """Return the model after a few steps of training, which move every weight and every statistic."""
+    x = rng.normal(size=(64, *model.input_shape[1:])) * 2 + 0.5
+    y = np.tile(np.linspace(0.1, 0.9, model.output_shape[1]), (64, 1))
+    model.compile("adam", "mse", run_eagerly=True)
+    for _ in range(5):
+        model.train_on_batch(x, y)
+    return model, x[:2]
+
+
+def assert_same(model, x, net_dtype=None):
+    net = from_keras(model)
+    dtype = model.weights[0].dtype
+    assert net.dtype == (net_dtype or dtype)
+    for sample in x:
+        inputs = tf.constant(sample[None], dtype)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(inputs)
+            expected = model(inputs)
+        expected_jac = tape.jacobian(expected, inputs, experimental_use_pfor=False).numpy()
+        expected_jac = expected_jac.reshape(expected.shape[1], -1)
+        y, jac = net.value_and_jacobian(sample.ravel())
+        atol = TOLERANCES[dtype] * np.abs(expected).max()
+        np.testing.assert_allclose(y, expected.numpy()[0], rtol=0, atol=atol)
+        atol = TOLERANCES[dtype] * np.abs(expected_jac).max()
+        np.testing.assert_allclose(jac, expected_jac, rtol=0, atol=atol)
+    return net
+
+
+def test_the_article(dtype):
+    model = keras.Sequential(
+        [keras.Input((500,)), layers.Dense(100, activation="relu"), layers.Dense(10, activation="softmax")]
+    )
+    weights = [rng.normal(size=weight.shape) / np.sqrt(weight.shape[0]) for weight in model.weights]
+    model.set_weights(weights)
+    net = assert_same(model, rng.uniform(size=(2, 500)))
+    assert [layer.w.shape for layer in net.layers] == [(500, 100), (100, 10)]
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        *("linear", "relu", "leaky_relu", "relu6", "hard_tanh", "elu", "tanh", "sigmoid", "softplus", "silu"),
+        *("swish", "gelu", None),
+    ],
+)
+def test_activations(activation, dtype):
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(5, activation=activation),
+            layers.Dense(4, use_bias=False),
+            layers.Activation(activation),
+            layers.Dense(3, activation="log_softmax"),
+        ]
+    )
+    assert_same(*trained(model))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        layers.ReLU,
+        lambda: layers.ReLU(max_value=6),
+        lambda: layers.ReLU(max_value=1.5),
+        lambda: layers.ReLU(negative_slope=0.3),
+        layers.LeakyReLU,
+        lambda: layers.ELU(0.7),
+    ],
+)
+def test_activation_layers(make, dtype):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(5), make(), layers.Dense(4, activation=make())])
+    model.add(layers.Dense(3))
+    model.add(layers.Softmax())
+    assert_same(*trained(model))
+
+
+def test_batch_normalization_and_dropout(dtype):
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.BatchNormalization(),
+            layers.Dense(5, use_bias=False),
+            layers.BatchNormalization(center=False, scale=False, epsilon=1e-2),
+            layers.Activation("relu"),
+            layers.Dropout(0.5),
+            layers.BatchNormalization(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    net = assert_same(*trained(model))
+    assert [layer.w.shape for layer in net.layers] == [(6, 5), (5, 3)]
+
+
+def test_normalization_and_rescaling_of_images(dtype):
+    normalization = layers.Normalization(axis=-1)
+    normalization.adapt(rng.normal(size=(50, 4, 3, 2)) * 3 + 1)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 3, 2)),
+            layers.Rescaling(1 / 16, offset=-0.5),
+            normalization,
+            layers.BatchNormalization(axis=2),
+            layers.Activation("tanh"),
+            layers.Flatten(),
+            layers.Dense(5, activation="tanh"),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    net = assert_same(*trained(model))
+    assert net.n_inputs == 24
+
+
+def test_normalization_with_given_statistics(dtype):
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Normalization(mean=[1.0, 0, 3], variance=[4.0, 0, 9]),
+            layers.Dense(4),
+            layers.Normalization(mean=0.5, variance=2.0, invert=True),
+        ]
+    )
+    x = rng.normal(size=(2, 3))
+    x[:, 1] = 0  # its deviation is Keras' epsilon
+    assert_same(model, x)
+
+
+def test_large_means_make_float32_models_float64():
+    normalization = layers.Normalization(mean=[4000.0, 7], variance=[1.0, 0])
+    model = keras.Sequential([keras.Input((2,)), normalization, layers.Dense(4, activation="tanh")])
+    net = from_keras(model)
+    assert net.dtype == np.float64
+    x = np.array([[4000.5, 7], [3999.25, 7]], np.float32)
+    np.testing.assert_allclose(net.value_and_jacobian(x)[0], model(x).numpy(), rtol=1e-5)
+
+
+def test_functional_nested_and_shared(dtype):
+    twice = layers.Dense(5, activation="tanh")
+    inner = keras.Sequential([layers.Dense(5, activation="elu"), layers.Dropout(0.1)])
+    inputs = keras.Input((5,))
+    y = layers.Dense(5, activation="tanh")(twice(inner(twice(inputs))))
+    functional = keras.Model(inputs, y)
+    outer = keras.Sequential([keras.Input((5,)), functional, keras.Sequential([layers.Dense(2)])])
+    assert_same(*trained(outer))
+
+
+def test_mixed_precision_and_bfloat16_become_float32():
+    for policy in ("mixed_bfloat16", "bfloat16"):
+        model = sequential((4,), layers.Dense(3, dtype=policy), layers.Dense(2, dtype=policy))
+        assert from_keras(model).dtype == np.float32
+
+
+class Doubled(layers.Dense):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+class OwnCall(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def branches():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, layers.Add()([layers.Dense(3)(inputs), inputs]))
+
+
+def two_outputs():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, [layers.Dense(3)(inputs), inputs])
+
+
+def sequential(shape, *parts):
+    return keras.Sequential([keras.Input(shape), *parts])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (OwnCall, "has a call of its own.*Sequential"),
+        (branches, r"\(Add\) has 2 inputs"),
+        (two_outputs, "has 1 inputs and 2 outputs"),
+        (lambda: keras.Sequential([layers.Dense(3)]), "has no weights yet"),
+        (lambda: sequential((3,), Doubled(2)), r"\(Doubled\) is not a layer that fastjac reads: Dense"),
+        (lambda: sequential((3, 2), layers.Dense(2)), "works on the last axis.*Flatten"),
+        (lambda: sequential((3, 2), layers.Conv1D(2, 1)), r"\(Conv1D\) is not a layer"),
+        (lambda: sequential((3,), layers.Dense(2, activation="mish")), "has the activation 'mish'"),
+        (lambda: sequential((3,), layers.Dense(2, activation=lambda x: x)), "has the activation '<lambda>'"),
+        (lambda: sequential((3,), layers.Softmax(), layers.Dense(2)), "softmax is not the last layer"),
+        (lambda: sequential((3, 2), layers.Softmax()), "softmax over axis -1"),
+        (lambda: sequential((3,), layers.ReLU(threshold=1.0)), "has negative_slope 0"),
+        (lambda: sequential((3, 2), layers.Flatten("channels_first")), "channels_last"),
+    ],
+)
+def test_clear_no(make, message):
+    with pytest.raises(ValueError, match=message):
+        from_keras(make())
+
+
+@pytest.mark.parametrize("value", [None, "model.keras", keras.Sequential])
+def test_not_a_model(value):
+    with pytest.raises(TypeError, match=r"must be a keras.Model of Keras 3, got"):
+        from_keras(value)

@@ -1,0 +1,216 @@
+"""from_torch against the module's own forward pass and torch.func.jacrev."""
+
+import copy
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from fastjac.convert import from_torch
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+# Relative to the largest entry.
+TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+ACTIVATIONS = [
+    nn.ReLU(),
+    nn.LeakyReLU(0.2),
+    nn.ReLU6(),
+    nn.Hardtanh(),
+    nn.Hardtanh(-0.5, 2.0),
+    nn.ELU(0.7),
+    nn.Tanh(),
+    nn.Sigmoid(),
+    nn.Softplus(),
+    nn.Softplus(beta=2.5),
+    nn.SiLU(),
+    nn.GELU(),
+    nn.GELU("tanh"),
+    nn.Identity(),
+]
+
+
+def trained(module, n_inputs, dtype, *, shape=None, seed=0):
+    """Return the module in eval mode after a few steps on random targets, which move every parameter."""
+    torch.manual_seed(seed)
+    module = copy.deepcopy(module).to(dtype).train()
+    x = torch.randn(64, *(shape or (n_inputs,)), dtype=dtype) * 2 + 0.5
+    optimizer = torch.optim.Adam(module.parameters(), 1e-2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        y = module(x)
+        ((y - torch.linspace(-1, 1, y.shape[1], dtype=dtype)) ** 2).mean().backward()
+        optimizer.step()
+    return module.eval(), x[:5]
+
+
+def assert_same(module, x):
+    net = from_torch(module)
+    tolerance = TOLERANCES[x.dtype]
+    # In float64 in either case: PyTorch's own float32 Jacobian is off by 1e-5 where softmax saturates.
+    module = copy.deepcopy(module).double()
+    assert net.dtype == {torch.float32: np.float32, torch.float64: np.float64}[x.dtype]
+    for sample in x.double():
+        expected = module(sample[None])[0].detach().numpy()
+        y, jac = net.value_and_jacobian(sample.numpy().ravel())
+        expected_jac = torch.func.jacrev(lambda v: module(v[None])[0])(sample).detach().numpy()
+        expected_jac = expected_jac.reshape(jac.shape)
+        np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+        np.testing.assert_allclose(jac, expected_jac, rtol=0, atol=tolerance * np.abs(expected_jac).max())
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_every_activation(activation, dtype):
+    module = nn.Sequential(nn.Linear(6, 5), activation, nn.Linear(5, 4), activation, nn.Linear(4, 3))
+    assert_same(*trained(module, 6, dtype))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("head", [nn.Softmax(-1), nn.Softmax(1), nn.LogSoftmax(-1), nn.Sigmoid()], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (8, 32, 4), (64, 20, 30, 10), (50, 3, 40, 7)], ids=str)
+def test_shapes_and_heads(sizes, head, dtype):
+    layers = [layer for size in pairwise(sizes) for layer in (nn.Linear(*size), nn.ReLU())]
+    assert_same(*trained(nn.Sequential(*layers[:-1], head), sizes[0], dtype))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.BatchNorm1d(6), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3), nn.Softmax(1)),
+        (nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Softmax(1)),
+        (nn.Linear(6, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Linear(4, 3), nn.LogSoftmax(1)),
+        (nn.Linear(6, 4), nn.ReLU(), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3)),
+        (nn.Linear(6, 4, bias=False), nn.BatchNorm1d(4, affine=False), nn.Tanh(), nn.BatchNorm1d(4)),
+        (nn.BatchNorm1d(6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)),
+    ],
+    ids=lambda layers: "-".join(type(layer).__name__ for layer in layers),
+)
+def test_batch_norm_anywhere(layers, dtype):
+    assert_same(*trained(nn.Sequential(*layers), 6, dtype))
+
+
+def test_batch_norm_goes_into_its_neighbour():
+    layers = nn.BatchNorm1d(6), nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)
+    net = from_torch(nn.Sequential(*layers))
+    assert [layer.w.shape for layer in net.layers] == [(6, 4), (4, 3)]
+    assert [str(layer.activation) for layer in net.layers] == ["relu", "identity"]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_nested_with_flatten_dropout_and_identity(dtype):
+    module = nn.Sequential(
+        nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 8, bias=False), nn.Sequential()),
+        nn.Sequential(nn.Identity(), nn.Sequential(nn.Tanh(), nn.Linear(8, 5))),
+        nn.AlphaDropout(0.1),
+        nn.Softmax(dim=1),
+    )
+    assert_same(*trained(module, 12, dtype, shape=(3, 4)))
+
+
+def test_a_single_layer_is_a_network():
+    assert_same(*trained(nn.Linear(4, 3), 4, torch.float64))
+
+
+def test_two_linear_layers_in_a_row():
+    assert_same(*trained(nn.Sequential(nn.Linear(20, 2), nn.Linear(2, 20)), 20, torch.float64))
+
+
+def test_activation_before_the_first_linear_needs_no_more():
+    module, x = trained(nn.Sequential(nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)), 4, torch.float64)
+    assert_same(module, x)
+    with pytest.raises(ValueError, match="relu comes first, and nothing tells how many inputs"):
+        from_torch(nn.Sequential(nn.ReLU(), nn.Linear(4, 3)))
+
+
+def test_training_mode_reads_as_eval():
+    module, x = trained(nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.9), nn.BatchNorm1d(3)), 4, torch.float64)
+    expected = from_torch(module)(x[0].numpy())
+    np.testing.assert_array_equal(from_torch(module.train())(x[0].numpy()), expected)
+    assert module.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_becomes_float32(dtype):
+    module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).to(dtype)
+    net = from_torch(module)
+    assert net.dtype == np.float32
+    np.testing.assert_array_equal(net.layers[0].w, module[0].weight.detach().float().numpy().T)
+
+
+def test_parametrized_weights_are_read_as_computed():
+    linear = torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    linear.parametrizations.weight.original0.data *= 3
+    assert_same(nn.Sequential(linear, nn.Tanh()).double().eval(), torch.randn(2, 4, dtype=torch.float64))
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
+class DoubledLinear(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def patched():
+    linear = nn.Linear(3, 3)
+    linear.forward = lambda x: x
+    return linear
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Residual(), r"^Residual is not a layer.*pass torch.nn.Sequential.*torch.onnx.export"),
+        (nn.Sequential(nn.Sequential(nn.ReLU(), Residual())), r"^0\.1 \(Residual\) is not a layer"),
+        (DoubledLinear(3, 3), "^DoubledLinear is not a layer"),
+        (patched(), "^Linear is not a layer"),
+        (nn.Conv1d(3, 3, 1), "^Conv1d is not a layer"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Softmax(1), nn.Linear(3, 3)), "softmax is not the last layer"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Softmax(0)), r"1 \(Softmax\) has dim 0, expected -1"),
+        (nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 4)), r"1 \(Linear\) takes 3 inputs, but gets 4"),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(3)), r"1 \(BatchNorm1d\) takes 3 inputs, but gets 4"),
+        (nn.BatchNorm1d(3, track_running_stats=False), "keeps no running statistics"),
+        (nn.Sequential(nn.Flatten(2), nn.Linear(3, 3)), "flattens axes 2 to -1"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Softplus(threshold=5)), "has threshold 5"),
+        (nn.Sequential(nn.LazyLinear(3)), r"0 \(LazyLinear\) has no weights yet"),
+        (nn.Sequential(), "identity comes first"),
+        (nn.Sequential(nn.BatchNorm1d(5000), nn.ReLU()), "relu of 5000 entries has no Dense layer"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else None,
+)
+def test_clear_no(module, message):
+    with pytest.raises(ValueError, match=message):
+        from_torch(module)
+
+
+def test_hooks_are_refused():
+    module = nn.Sequential(nn.Linear(3, 3))
+    module[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=r"0 \(Linear\) has forward hooks"):
+        from_torch(module)
+
+
+@pytest.mark.parametrize("value", [None, {"weight": 1}, nn.Linear])
+def test_not_a_module(value):
+    with pytest.raises(TypeError, match=r"must be a torch.nn.Module, got (NoneType|dict|type)"):
+        from_torch(value)
+
+
+def test_importing_the_converters_imports_no_framework():
+    code = (
+        "import sys, fastjac.convert, fastjac.files; "
+        "print(sorted({'torch', 'keras', 'tensorflow', 'sklearn', 'jax', 'onnx'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -1,0 +1,412 @@
+"""load of ONNX files against ONNX Runtime, and against the framework that wrote them."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+
+from fastjac.files import ModelError, load
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
+
+rng = np.random.default_rng(0)
+TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
+
+
+def runtime(path, x):
+    """Return what ONNX Runtime makes of a batch: its one output of floats."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for y in session.run(None, {session.get_inputs()[0].name: x}):
+        if isinstance(y, list):  # a ZipMap's
+            return np.array([list(row.values()) for row in y])
+        if y.dtype.kind == "f":
+            return y
+    raise AssertionError("no output of floats")
+
+
+def assert_as_runtime(path, x):
+    net = load(path)
+    assert net.dtype == x.dtype
+    expected = runtime(path, x)
+    y, _ = net.value_and_jacobian(x.reshape(len(x), -1))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCES[x.dtype] * np.abs(expected).max())
+    return net
+
+
+def tensor(name, array):
+    return numpy_helper.from_array(np.asarray(array), name)
+
+
+def save(path, nodes, constants, *, shape=("batch", 4), kind=TensorProto.FLOAT, opset=20, outputs=None):
+    """Write a model whose input is ``x`` and whose output is ``y``."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        outputs or [helper.make_tensor_value_info("y", kind, None)],
+        constants,
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return path
+
+
+def w(*shape, dtype=np.float32):
+    return rng.normal(size=shape).astype(dtype)
+
+
+def node(op, inputs, output="y", **attributes):
+    return helper.make_node(op, inputs.split(), [output], **attributes)
+
+
+DENSE = [node("MatMul", "x w", "z"), node("Add", "z b", "a")]
+DENSE_WEIGHTS = [tensor("w", w(4, 3)), tensor("b", w(3))]
+X = w(5, 4)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        node("Relu", "a"),
+        node("LeakyRelu", "a", alpha=0.2),
+        node("LeakyRelu", "a"),
+        node("Elu", "a", alpha=0.5),
+        node("Elu", "a"),
+        node("Tanh", "a"),
+        node("Sigmoid", "a"),
+        node("Softplus", "a"),
+        node("Gelu", "a"),
+        node("Gelu", "a", approximate="tanh"),
+        node("Clip", "a zero six"),
+        node("Clip", "a zero"),
+        node("Clip", "a minus six"),
+        node("Softmax", "a"),
+        node("Softmax", "a", axis=1),
+        node("LogSoftmax", "a", axis=-1),
+        node("Identity", "a"),
+        node("Neg", "a"),
+        node("Dropout", "a"),
+        node("Flatten", "a"),
+        node("Cast", "a", to=TensorProto.FLOAT),
+        node("Add", "a a"),
+        node("Sub", "six a"),
+        node("Div", "a six"),
+        node("Mul", "b a"),
+        node("Reshape", "a shape"),
+    ],
+    ids=lambda head: f"{head.op_type}-{len(head.input)}-{len(head.attribute)}",
+)
+def test_operators(head, tmp_path):
+    constants = [
+        *DENSE_WEIGHTS,
+        tensor("zero", np.float32(0)),
+        tensor("six", np.float32(6)),
+        tensor("minus", np.float32(-0.5)),
+        tensor("shape", np.array([-1, 3])),
+    ]
+    assert_as_runtime(save(tmp_path / "m.onnx", [*DENSE, head], constants), X)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("attributes", "w_shape", "c_shape"),
+    [
+        ({}, (4, 3), (3,)),
+        ({"transB": 1}, (3, 4), (1, 3)),
+        ({"alpha": 0.5, "beta": 2.0}, (4, 3), (3,)),
+        ({"transB": 1, "alpha": 0.5}, (3, 4), ()),
+        ({}, (4, 3), (1,)),
+        ({}, (4, 3), None),
+    ],
+)
+def test_gemm(attributes, w_shape, c_shape, dtype, tmp_path):
+    constants = [tensor("w", w(*w_shape, dtype=dtype))]
+    if c_shape is not None:
+        constants.append(tensor("c", np.asarray(w(*c_shape, dtype=dtype), dtype)))
+    gemm = node("Gemm", "x w" if c_shape is None else "x w c", **attributes)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    assert_as_runtime(save(tmp_path / "m.onnx", [gemm], constants, kind=kind), X.astype(dtype))
+
+
+@pytest.mark.parametrize("opset", [7, 9, 12, 15, 21])
+def test_batch_normalization_and_old_opsets(opset, tmp_path):
+    nodes = [
+        node("BatchNormalization", "x g4 h4 m4 v4", "n", epsilon=0.01),
+        node("Gemm", "n w b", "z"),
+        node("BatchNormalization", "z g3 h3 m3 v3", "a"),
+        node("Relu", "a", "r"),
+        node("Softmax", "r", axis=1),
+    ]
+    constants = [*DENSE_WEIGHTS]
+    for size in (4, 3):
+        constants += [tensor(f"{letter}{size}", w(size)) for letter in "ghm"]
+        constants.append(tensor(f"v{size}", rng.uniform(0.5, 2, size).astype(np.float32)))
+    net = assert_as_runtime(save(tmp_path / "m.onnx", nodes, constants, opset=opset), X)
+    assert [layer.w.shape for layer in net.layers] == [(4, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("make", "target"),
+    [
+        ("Flatten", None),
+        ("Reshape", [-1, 6]),
+        ("Reshape", [0, -1]),
+        ("Reshape", [0, 6]),
+    ],
+)
+def test_images_are_flattened(make, target, tmp_path):
+    constants = [tensor("w", w(6, 3)), tensor("c", w(2, 1)), tensor("g", w(2)), tensor("v", np.ones(2, "f"))]
+    nodes = [
+        node("Mul", "x c", "s"),
+        node("BatchNormalization", "s g g g v", "n"),
+        node("Flatten", "n", "f") if target is None else node("Reshape", "n target", "f"),
+        node("MatMul", "f w"),
+    ]
+    if target is not None:
+        constants.append(tensor("target", np.array(target)))
+    path = save(tmp_path / "m.onnx", nodes, constants, shape=("batch", 2, 3))
+    assert_as_runtime(path, w(5, 2, 3))
+
+
+def test_single_sample_without_a_batch(tmp_path):
+    path = save(tmp_path / "m.onnx", [*DENSE, node("Softmax", "a", axis=0)], DENSE_WEIGHTS, shape=(4,))
+    np.testing.assert_allclose(load(path)(X[0]), runtime(path, X[0]), rtol=1e-5)
+
+
+def test_half_precision_becomes_float32(tmp_path):
+    weight = w(4, 3, dtype=np.float16)
+    nodes = [node("Cast", "w", "wide", to=TensorProto.FLOAT), node("MatMul", "x wide")]
+    net = load(save(tmp_path / "m.onnx", nodes, [tensor("w", weight)]))
+    np.testing.assert_array_equal(net.layers[0].w, weight.astype(np.float32))
+    bfloat16 = helper.make_tensor("w", TensorProto.BFLOAT16, (2, 2), [1.0, -2.5, 3.0, 0.15625])
+    net = load(save(tmp_path / "m.onnx", [node("MatMul", "x w")], [bfloat16], shape=("batch", 2)))
+    np.testing.assert_array_equal(net.layers[0].w, [[1, -2.5], [3, 0.15625]])
+    assert net.dtype == np.float32
+
+
+def test_weights_written_one_by_one(tmp_path):
+    for kind, dtype in ((TensorProto.FLOAT, np.float32), (TensorProto.DOUBLE, np.float64)):
+        value = w(4, 3, dtype=dtype)
+        weight = helper.make_tensor("w", kind, (4, 3), value.ravel().tolist())
+        net = load(save(tmp_path / "m.onnx", [node("MatMul", "x w")], [weight], kind=kind))
+        np.testing.assert_array_equal(net.layers[0].w, value)
+
+
+# Exporters.
+
+
+def torch_modules():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    activations = [nn.ReLU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.ReLU6(), nn.Hardtanh(), nn.ELU(0.5)]
+    activations += [nn.Softplus(), nn.Softplus(2.5), nn.LeakyReLU(0.25), nn.Tanh(), nn.Sigmoid()]
+    hidden = [layer for activation in activations for layer in (activation, nn.Linear(6, 6))]
+    first = nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6)
+    yield nn.Sequential(*first, *hidden, nn.Dropout(), nn.Softmax(1))
+    yield nn.Sequential(nn.Flatten(), nn.Linear(4, 9), nn.SiLU(), nn.Linear(9, 3), nn.LogSoftmax(1))
+
+    class Viewed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 7), nn.Linear(7, 2)
+
+        def forward(self, x):
+            x = torch.relu(self.first(x.view(x.size(0), -1)))
+            return torch.softmax(self.second(torch.nn.functional.silu(x)), -1)
+
+    yield Viewed()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("opset", [None, 17])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("number", range(3))
+def test_exported_by_torch(number, dynamic, opset, dtype, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = list(torch_modules())[number].to(getattr(torch, dtype)).eval()
+    x = torch.randn(3, 2, 2, dtype=getattr(torch, dtype))
+    path = tmp_path / "m.onnx"
+    if opset is None:
+        options = {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},) if dynamic else None}
+    else:
+        axes = {"x": {0: "batch"}} if dynamic else None
+        options = {"dynamo": False, "opset_version": opset, "input_names": ["x"], "dynamic_axes": axes}
+    with contextlib.redirect_stdout(io.StringIO()):
+        torch.onnx.export(module, (x,), str(path), **options)
+    net = load(path)
+    tolerance = TOLERANCES[net.dtype]
+    assert net.dtype == dtype
+    for sample in x:
+        y, jac = net.value_and_jacobian(sample.numpy().ravel())
+        expected = module(sample[None])[0].detach().numpy()
+        np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+        expected = torch.func.jacrev(lambda v: module(v[None])[0])(sample).detach().numpy().reshape(jac.shape)
+        np.testing.assert_allclose(jac, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    if dtype == "float32":  # ONNX Runtime has no double Gelu, Elu, ...
+        assert_as_runtime(path, x.numpy())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"zipmap": False}], ids=["zipmap", "plain"])
+@pytest.mark.parametrize("kind", ["multiclass", "binary", "multilabel", "regressor", "pipeline"])
+def test_exported_by_skl2onnx(kind, options, dtype, tmp_path):
+    pytest.importorskip("skl2onnx")
+    from skl2onnx import to_onnx
+    from sklearn.decomposition import PCA
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+    settings = {"hidden_layer_sizes": (8, 5), "activation": "tanh", "max_iter": 5, "random_state": 0}
+    x = rng.normal(size=(60, 7)) * 3 + 1
+    classes = np.arange(60) % 3
+    model, target = {
+        "multiclass": (MLPClassifier(**settings), classes),
+        "binary": (MLPClassifier(**settings), classes > 1),
+        "multilabel": (MLPClassifier(**settings), np.column_stack([classes == 0, classes > 1])),
+        "regressor": (MLPRegressor(**settings), classes),
+        "pipeline": (
+            make_pipeline(StandardScaler(), PCA(5, whiten=True), MinMaxScaler(), MLPClassifier(**settings)),
+            np.array(["a", "b", "c"])[classes],
+        ),
+    }[kind]
+    model.fit(x, target)
+    exported = to_onnx(model, x[:1].astype(dtype), options=None if kind == "regressor" else {**options})
+    path = tmp_path / "m.onnx"
+    path.write_bytes(exported.SerializeToString())
+    net = load(path)
+    assert net.dtype == dtype
+    sample = x[:5].astype(dtype)
+    expected = model.predict(sample)[:, None] if kind == "regressor" else model.predict_proba(sample)
+    if kind == "multilabel":  # skl2onnx writes 1 - p before p
+        expected = np.hstack([1 - expected, expected])
+    y, _ = net.value_and_jacobian(sample)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCES[np.dtype(dtype)] * np.abs(expected).max())
+    if kind == "regressor" or (kind != "multilabel" and (options or dtype == np.float32)):
+        # ONNX Runtime has no other ZipMap and Binarizer.
+        assert_as_runtime(path, sample)
+    if kind == "pipeline" and not options:
+        assert net.output_names == ("a", "b", "c")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exported_by_keras(tmp_path):
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    if keras.backend.backend() == "tensorflow":
+        pytest.importorskip("tf2onnx")
+    keras.utils.set_random_seed(0)
+    names = ["relu", "leaky_relu", "relu6", "hard_tanh", "elu", "tanh", "sigmoid", "softplus", "silu"]
+    hidden = [layers.Dense(4, activation=name, bias_initializer="normal") for name in names]
+    model = keras.Sequential(
+        [
+            keras.Input((2, 3)),
+            layers.Rescaling(1 / 3, offset=1),
+            layers.Flatten(),
+            layers.Dense(4),
+            layers.BatchNormalization(),
+            layers.LeakyReLU(),
+            *hidden,
+            layers.ReLU(max_value=3),
+            layers.BatchNormalization(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    x = w(5, 2, 3)
+    expected = keras.ops.convert_to_numpy(model(x))
+    path = tmp_path / "m.onnx"
+    with contextlib.redirect_stdout(io.StringIO()):
+        model.export(str(path), format="onnx", verbose=False)
+    net = assert_as_runtime(path, x)
+    y, _ = net.value_and_jacobian(x.reshape(5, -1))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
+
+
+# What is not a chain of layers.
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([node("Conv", "x w")], r"node 'y' \(Conv\).*fastjac does not compute this; it knows Gemm, MatMul"),
+        ([*DENSE, node("Add", "a z")], r"node 'a' \(Add\).*one number where two paths lead on"),
+        ([node("MatMul", "w x")], "first input must be the samples"),
+        ([node("Gemm", "x w", transA=1)], "not transposed"),
+        ([*DENSE, node("Softmax", "a", "s"), node("MatMul", "s v")], "softmax is not the last layer"),
+        ([*DENSE, node("Softmax", "a", axis=0)], "along axis 0"),
+        ([*DENSE, node("Tanh", "a", "s"), node("Mul", "s a")], "two paths meet in no activation"),
+        ([*DENSE, node("Mul", "a a")], "two paths meet in no activation"),
+        ([*DENSE, node("Relu", "a", "s"), node("Mul", "s a")], "Relu where two paths lead on"),
+        ([node("MatMul", "x v")], r"node 'y' \(MatMul\) takes 3 inputs, but gets 4"),
+        ([node("MatMul", "q w")], "needs 'q', which nothing"),
+        ([node("Cast", "x", to=7)], "casts to something else"),
+        ([node("Div", "one x")], "divides by the input"),
+        ([node("Reshape", "x shape")], r"makes \[2, -1\] of"),
+        ([node("MatMul", "x w", "q")], "the way from its input ends at 'x', its output is 'y'"),
+        ([node("Relu", "x", "y", domain="com.example")], "of the domain 'com.example'"),
+        ([node("Add", "x each")], "differs from sample to sample"),
+        ([node("Add", "x w3")], "has fewer axes"),
+        ([node("Dropout", "x one true")], "drops units at random"),
+        ([node("MatMul", "x w", "b")], "is there already"),
+        ([node("Clip", "x nan")], "clips to NaN"),
+        ([], "the way from its input ends"),
+    ],
+)
+def test_clear_no(nodes, message, tmp_path):
+    constants = [
+        *DENSE_WEIGHTS,
+        tensor("v", w(3, 3)),
+        tensor("one", np.float32(1)),
+        tensor("true", np.array(True)),
+        tensor("nan", np.float32(np.nan)),
+        tensor("shape", np.array([2, -1])),
+        tensor("each", w(5, 4)),
+        tensor("w3", w(1, 1, 4)),
+    ]
+    outputs = None
+    if any("b" in n.output for n in nodes):
+        outputs = [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)]
+    path = save(tmp_path / "m.onnx", nodes, constants, outputs=outputs)
+    with pytest.raises(ModelError, match=rf"m\.onnx: .*({message})"):
+        load(path)
+
+
+def test_two_inputs_and_two_outputs_are_refused(tmp_path):
+    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    other = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    path = save(tmp_path / "m.onnx", DENSE, DENSE_WEIGHTS, outputs=[value, other])
+    with pytest.raises(ModelError, match="has 2 outputs of floats, expected 1"):
+        load(path)
+    path = save(tmp_path / "m.onnx", [node("Add", "x q")], [])
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("q", TensorProto.FLOAT, (4,)))
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="has 2 inputs, expected 1"):
+        load(path)
+
+
+def test_clip_with_attributes(tmp_path):
+    nodes = [*DENSE, node("Clip", "a", min=-0.5, max=0.25)]
+    assert_as_runtime(save(tmp_path / "m.onnx", nodes, DENSE_WEIGHTS, opset=10), X)
+
+
+def test_functions_are_refused(tmp_path):
+    path = save(tmp_path / "m.onnx", [*DENSE, node("Relu", "a")], DENSE_WEIGHTS)
+    model = onnx.load(path)
+    opsets = [helper.make_opsetid("", 20)]
+    body = [helper.make_node("Neg", ["a"], ["b"])]
+    model.functions.append(helper.make_function("", "Relu", ["a"], ["b"], body, opsets))
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="has functions of its own"):
+        load(path)
+
+
+def test_opset_6_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="has opset 6, expected 7 or later"):
+        load(save(tmp_path / "m.onnx", DENSE, DENSE_WEIGHTS, opset=6))
