@@ -1,0 +1,20 @@
+"""Deterministic property tests, and a numba cache of this run's own."""
+
+import os
+import tempfile
+
+from hypothesis import HealthCheck, settings
+
+# Numba's disk cache does not see changes in other files, so a cache from before would test old code.
+_cache = tempfile.TemporaryDirectory(prefix="fastjac-tests-", ignore_cleanup_errors=True)
+os.environ.setdefault("NUMBA_CACHE_DIR", _cache.name)
+
+settings.register_profile(
+    "fastjac",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+settings.load_profile("fastjac")
