@@ -1,0 +1,1 @@
+"""Benchmarks of fastjac for asv: a module for each subject."""

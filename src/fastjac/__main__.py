@@ -1,0 +1,80 @@
+"""The command line: ``fastjac COMMAND``, and the demonstration that runs when no command is given."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import fastjac
+from fastjac.commands import CommandError
+
+# Command -> its module, imported only when the command is called, and what it does.
+COMMANDS = {
+    "jacobian": (
+        "fastjac.commands.jacobian",
+        "write a network's values and Jacobians at given inputs to a file",
+    ),
+    "check": ("fastjac.commands.check", "compare a network's Jacobian with finite differences"),
+    "compare": ("fastjac.compare", "measure fastjac against every installed peer"),
+    "export": ("fastjac.commands.export", "write a network as a C header and an object file"),
+    "warmup": ("fastjac.commands.warmup", "compile every routine into the cache"),
+    "latency": ("fastjac.commands.latency", "measure how long single calls take, up to the slowest"),
+    "limits": ("fastjac.limits", "measure what this machine allows"),
+}
+DEMO = "fastjac.commands.demo"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message without the usage text and leave with exit code 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments, with ``module`` the name of the module that runs them."""
+    parser = Parser(
+        prog="fastjac",
+        description="A neural network's output together with its input-output Jacobian. "
+        "Without a command: a demonstration on a network that recognises digits.",
+    )
+    parser.add_argument("--version", action="version", version=f"fastjac {fastjac.__version__}")
+    parser.set_defaults(module=DEMO)
+    subparsers = parser.add_subparsers(metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        subparser.set_defaults(module=module)
+        if name in argv[:1]:
+            importlib.import_module(module).add_arguments(subparser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 for a failed check, 2 for a mistake in the call."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        code: int = importlib.import_module(args.module).run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader of our output went away; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (CommandError, fastjac.ModelError) as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except KeyboardInterrupt:
+        print("fastjac: interrupted", file=sys.stderr)
+        return 130
+    print(f"fastjac: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""``fastjac jacobian MODEL INPUTS -o OUT.npz``: values and Jacobians of a file of inputs, in a file."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastjac
+from fastjac.commands import CommandError
+from fastjac.commands.inputs import read_inputs, read_network
+from fastjac.commands.output import check_writable, complete_or_absent, npz_member
+from fastjac.commands.progress import progress
+
+Array = NDArray[np.floating[Any]]
+
+BLOCK_BYTES = 1 << 20  # of Jacobians between two writes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", type=Path, help="the network's file")
+    parser.add_argument(
+        "inputs", metavar="INPUTS", type=Path, help=".npy, .npz or .csv, one sample or one a row"
+    )
+    parser.add_argument(
+        "-o",
+        metavar="OUT.npz",
+        dest="out",
+        type=Path,
+        required=True,
+        help="gets the arrays y (rows, M) and jac (rows, M, N); without the first axis for one sample",
+    )
+    parser.add_argument(
+        "--index", metavar="M", type=int, help="only the Jacobian's row M, from 0: jac is (rows, N)"
+    )
+    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="also draw the Jacobian as a heat map")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, compute, write and summarise."""
+    check_writable(args.out, ".npz")
+    if args.plot is not None:
+        check_writable(args.plot, ".png")
+        if importlib.util.find_spec("matplotlib") is None:
+            raise CommandError("--plot needs matplotlib: pip install 'fastjac[plot]'")
+    net = read_network(args.model)
+    if args.index is not None and not 0 <= args.index < net.n_outputs:
+        raise CommandError(f"--index is {args.index}, but the network's outputs are 0 to {net.n_outputs - 1}")
+    x = read_inputs(args.inputs, net.n_inputs)
+
+    start = time.perf_counter()
+    summary = Summary(net, args.index)
+    with complete_or_absent(args.out) as temporary:
+        write(temporary, net, x, args.index, summary)
+        seconds = time.perf_counter() - start
+        if args.plot is not None:
+            from fastjac.commands.plot import heat_map
+
+            with complete_or_absent(args.plot) as picture:
+                heat_map(picture, net, summary)
+
+    print(f"network  {args.model}: {net}")
+    print(f"inputs   {args.inputs}: {summary.count} sample{'s' * (summary.count != 1)}")
+    print(f"written  {args.out}: y and jac, {args.out.stat().st_size / 1e6:.3g} MB in {seconds:.3g} s")
+    print(summary)
+    if args.plot is not None:
+        print(f"drawn    {args.plot}")
+    return 0
+
+
+class Summary:
+    """What is told about all the Jacobians, collected as they pass."""
+
+    def __init__(self, net: fastjac.Network, index: int | None) -> None:
+        self.outputs = range(net.n_outputs) if index is None else range(index, index + 1)
+        self.count = 0
+        self.total = np.zeros((len(self.outputs), net.n_inputs))
+        self.total_magnitude = np.zeros_like(self.total)
+        self.largest = -1.0
+        self.place = (0, 0, 0)
+
+    def add(self, jacobians: Array) -> None:
+        """Take in ``jacobians`` (rows, outputs, n_inputs)."""
+        magnitude = np.abs(jacobians)
+        place = np.unravel_index(np.argmax(magnitude), magnitude.shape)  # of the first NaN, if there is one
+        if not magnitude[place] <= self.largest and not np.isnan(self.largest):
+            self.largest = float(magnitude[place])
+            self.place = (self.count + int(place[0]), int(place[1]), int(place[2]))
+        self.total += jacobians.sum(axis=0, dtype=np.float64)
+        self.total_magnitude += magnitude.sum(axis=0, dtype=np.float64)
+        self.count += len(jacobians)
+
+    def __str__(self) -> str:
+        """Return the line about the largest entry."""
+        if not self.count:
+            return "largest  there are no samples"
+        sample, row, column = self.place
+        return f"largest  |d y[{self.outputs[row]}] / d x[{column}]| = {self.largest:.4g} in sample {sample}"
+
+
+def write(path: Path, net: fastjac.Network, x: NDArray[Any], index: int | None, summary: Summary) -> None:
+    """Write ``y`` and ``jac`` at ``x`` to the .npz file ``path``, a block of samples at a time."""
+    rows = np.atleast_2d(x)
+    leading = x.shape[:-1]
+    shape = (net.n_inputs,) if index is not None else (net.n_outputs, net.n_inputs)
+    y = np.empty((len(rows), net.n_outputs), net.dtype)
+    with zipfile.ZipFile(path, "w") as archive:
+        with npz_member(archive, "jac", leading + shape, net.dtype) as member, progress(len(rows)) as advance:
+            for jacobians in blocks(net, rows, index, y):
+                member.write(jacobians.data)
+                summary.add(jacobians)
+                advance(len(jacobians))
+        with npz_member(archive, "y", (*leading, net.n_outputs), net.dtype) as member:
+            member.write(y.data)
+
+
+def blocks(net: fastjac.Network, rows: NDArray[Any], index: int | None, y: Array) -> Iterator[Array]:
+    """Fill ``y`` and yield the Jacobians, or their row ``index``, as (samples, outputs, n_inputs)."""
+    outputs = net.n_outputs if index is None else 1
+    length = max(1, BLOCK_BYTES // (outputs * net.n_inputs * net.dtype.itemsize))
+    buffer = np.empty((min(length, len(rows)), outputs, net.n_inputs), net.dtype)
+    cotangents = np.zeros((len(buffer), net.n_outputs), net.dtype)
+    cotangents[:, index or 0] = 1
+    for start in range(0, len(rows), length):
+        block = buffer[: len(rows) - start]
+        part = slice(start, start + len(block))
+        if index is None:
+            net.value_and_jacobian(rows[part], out=(y[part], block))
+        else:
+            net.vjp(rows[part], cotangents[: len(block)], out=(y[part], block[:, 0]))
+        yield block

@@ -1,0 +1,55 @@
+"""Writes results so that a file under its final name is always a complete one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fastjac.commands import CommandError
+
+
+def check_writable(path: Path, suffix: str) -> None:
+    """Raise CommandError if ``path`` is a name under which no file ending in ``suffix`` can be put."""
+    if path.suffix.lower() != suffix:
+        raise CommandError(f"{path}: the name of this output must end in {suffix}")
+    if not path.parent.is_dir():
+        raise CommandError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.exists() and not path.is_file():
+        raise CommandError(f"cannot write {path}: it exists and is not a file")
+
+
+@contextlib.contextmanager
+def complete_or_absent(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``, renamed to it if the block ends without an exception.
+
+    Raises
+    ------
+    CommandError
+        For an OSError on the way; the temporary file is gone then, and ``path`` as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def npz_member(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Iterator[IO[bytes]]:
+    """Yield a file that takes the C-ordered bytes of the array ``name`` of an .npz file, in pieces."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        yield member
