@@ -1,6 +1,7 @@
 """Deterministic property tests, and a numba cache of this run's own."""
 
 import os
+import signal
 import tempfile
 
 from hypothesis import HealthCheck, settings
@@ -8,6 +9,9 @@ from hypothesis import HealthCheck, settings
 # Numba's disk cache does not see changes in other files, so a cache from before would test old code.
 _cache = tempfile.TemporaryDirectory(prefix="fastjac-tests-", ignore_cleanup_errors=True)
 os.environ.setdefault("NUMBA_CACHE_DIR", _cache.name)
+
+# A shell that starts this in the background has it ignore Ctrl-C, and every process it starts too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "fastjac",

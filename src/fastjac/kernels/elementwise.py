@@ -209,22 +209,12 @@ def activate(code, parameter, a, slope):
 
 
 @_compiled
-def softmax(z, probs, out, logarithm):
-    """Write the softmax of ``z`` to ``probs``, it or its logarithm to ``out``; return the largest's index."""
+def exponentials(z, out):
+    """Write ``exp(z - max(z))``; return the index of the largest ``z``."""
     best = 0
     for i in range(z.size):
         best = i if z[i] > z[best] else best
     largest = z[best]
     for i in range(z.size):
-        probs[i] = exp(np.float64(z[i] - largest))
-    total = z.dtype.type(0)
-    for i in range(z.size):
-        total += probs[i]
-    for i in range(z.size):
-        probs[i] /= total
-        out[i] = probs[i]
-    if logarithm:
-        log_total = z.dtype.type(math.log(total))
-        for i in range(z.size):
-            out[i] = z[i] - largest - log_total
+        out[i] = exp(np.float64(z[i] - largest))
     return best

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
-from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, softmax
-from fastjac.kernels.intrinsics import tile
+import math
+
+from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, exponentials
+from fastjac.kernels.intrinsics import dots, tile
 from fastjac.kernels.panels import (
     clear_tail,
     copy,
@@ -198,9 +200,18 @@ def _head(dtype, context, layer, y):
             out[m], gain[m] = z[m], slope[m]
         return 0
     shares = vector(dtype, context.shares, layer.fan_out)
-    best = softmax(z, shares, out, layer.activation == LOG_SOFTMAX)
+    best = exponentials(z, shares)
+    # The sum is a dot with ones, many short sums at a time: one long sum would round more.
+    width = panel_width(dtype)
+    dots(dtype, 1, (layer.fan_out + width - 1) // width, context.ones, 0, context.shares, context.edge)
+    total = vector(dtype, context.edge, 1)[0]
     for m in range(z.size):
-        gain[m] = shares[m] if layer.activation == SOFTMAX else 1
+        shares[m] /= total
+        out[m] = gain[m] = shares[m]
+    if layer.activation == LOG_SOFTMAX:
+        log_total = z.dtype.type(math.log(total))
+        for m in range(z.size):
+            out[m], gain[m] = z[m] - z[best] - log_total, 1
     rest = z.dtype.type(0)
     for m in range(z.size):
         rest += shares[m] if m != best else 0

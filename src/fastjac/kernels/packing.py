@@ -221,7 +221,8 @@ class Context:
         record["jac_rows"] = self._integers(np.zeros(n_outputs))
         record["scaled"] = self._scaled
         record["zeros"] = self._vector(width)
-        record["ones"] = self._keep(np.ones(width, self._dtype)).ctypes.data
+        record["ones"] = self._vector(width)
+        self._owned[-1][:] = 1
         units = [padded(plan.sizes[step["layer"] + 1], self._dtype) for step in self._steps]
         record["left"] = self._vector(max((self._steps["m"] * units).tolist(), default=0))
         record["spares"] = len(packed.spine) > 0

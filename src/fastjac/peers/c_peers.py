@@ -18,7 +18,7 @@ from fastjac.peers.problem import Call, Problem
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 if COMPILER is None:
     raise ModuleNotFoundError("no C compiler")
-FLAGS = ("-O3", "-march=native", "-ffast-math", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-ffast-math", "-fPIC")
 
 # Name -> value and slope as C expressions of the pre-activation z, the value a and the parameter P.
 _EXPRESSIONS = {
@@ -110,11 +110,15 @@ def plain(problem: Problem) -> Call:
     with tempfile.TemporaryDirectory() as folder:
         text, library = Path(folder, "network.c"), Path(folder, "network.so")
         text.write_text(source(problem))
-        done = subprocess.run(
-            [str(COMPILER), *FLAGS, "-o", str(library), str(text), "-lm"], capture_output=True, text=True
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip()[:200])
+        compiled = text.with_suffix(".o")
+        # Linked without -ffast-math, which would have the whole process round denormals to 0.
+        for step in (
+            [*FLAGS, "-c", "-o", str(compiled), str(text)],
+            ["-shared", "-o", str(library), str(compiled), "-lm"],
+        ):
+            done = subprocess.run([str(COMPILER), *step], capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip()[:200])
         function = ctypes.CDLL(str(library)).value_and_jacobian
     arrays = [
         array for layer in problem.layers for array in (layer.w, layer.b, np.ascontiguousarray(layer.w.T))
