@@ -1,6 +1,7 @@
 """The order of multiplication: the best bracketing, how it prints, and that every order gives the same."""
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -87,10 +88,7 @@ def test_plan_prints_order_steps_and_the_pure_modes():
 )
 def test_every_order_gives_the_reference(sizes, activation, head):
     rng = np.random.default_rng(sum(sizes))
-    pairs = [
-        (rng.normal(size=(n, m)) / np.sqrt(n), rng.normal(size=m))
-        for n, m in zip(sizes, sizes[1:], strict=False)
-    ]
+    pairs = [(rng.normal(size=(n, m)) / np.sqrt(n), rng.normal(size=m)) for n, m in pairwise(sizes)]
     net, x = Network(pairs, activation, head), rng.normal(size=sizes[0])
     y, jac = net.value_and_jacobian(x)
     y_reference, jac_reference = reference.value_and_jacobian(x, net.layers)
@@ -103,4 +101,6 @@ def test_depth_64():
     pairs = [(rng.normal(size=(12, 12)) / np.sqrt(12), rng.normal(size=12) / 10) for _ in range(64)]
     net, x = Network(pairs, "leaky_relu(0.5)", "identity"), rng.normal(size=12)
     jac_reference = reference.value_and_jacobian(x, net.layers)[1]
-    np.testing.assert_allclose(net.jacobian(x), jac_reference, rtol=0, atol=1e-12 * np.abs(jac_reference).max())
+    np.testing.assert_allclose(
+        net.jacobian(x), jac_reference, rtol=0, atol=1e-12 * np.abs(jac_reference).max()
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,27 @@ from fastjac.layers import real_array
 Array = NDArray[Any]
 
 
-def as_input(value: ArrayLike, name: str, size: int, dtype: np.dtype[Any]) -> Array:
-    """Return ``value`` (..., size) as an aligned C-contiguous array of ``dtype``, copied if it must be."""
+def as_samples(value: ArrayLike, name: str, size: int) -> Array:
+    """Return ``value`` (..., size) as an array of real numbers in whichever dtype and layout it has."""
     array = real_array(value, name)
     if array.ndim == 0 or array.shape[-1] != size:
         raise ValueError(f"{name} has shape {array.shape}, expected ({size},) or (..., {size})")
-    return np.require(array, dtype, ["C", "A"])
+    return array
+
+
+def flat_as_it_is(array: Any, shape: tuple[int, ...], ndim: int, dtype: np.dtype[Any]) -> Array:
+    """Return a C-contiguous ``array`` of ``shape`` with ``ndim`` axes, the leading ones flattened into one.
+
+    Raises
+    ------
+    ValueError
+        If it is another array; what is wrong with it is not said.
+    """
+    fits = type(array) is np.ndarray and array.dtype is dtype and array.shape == shape
+    if not fits or not array.flags.c_contiguous:
+        raise ValueError
+    flat: Array = array if array.ndim == ndim else array.reshape(-1, *shape[len(shape) - ndim + 1 :])
+    return flat
 
 
 def as_outputs(
@@ -50,9 +65,13 @@ def as_outputs(
                     raise ValueError(f"{name} overlaps {other}")
             others[name] = array
         arrays.append(array)
+    return new_where_none(arrays, shapes.values(), dtype)
+
+
+def new_where_none(out: Any, shapes: Iterable[tuple[int, ...]], dtype: np.dtype[Any]) -> tuple[Array, ...]:
+    """Return the arrays of ``out``, new ones where it has None, without any check."""
     return tuple(
-        np.empty(shape, dtype) if array is None else array
-        for array, shape in zip(arrays, shapes.values(), strict=True)
+        np.empty(shape, dtype) if array is None else array for array, shape in zip(out, shapes, strict=True)
     )
 
 

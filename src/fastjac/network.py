@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,11 +11,15 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastjac.arguments import as_input, as_outputs
+from fastjac import embedding
+from fastjac.arguments import new_where_none
+from fastjac.batches import Batches, results
 from fastjac.kernels import fused
 from fastjac.kernels.packing import Context, Packed
 from fastjac.layers import Activation, Layer, as_layers
 from fastjac.plan import Plan
+from fastjac.sensitivity import sensitivity
+from fastjac.threads import thread_count
 
 Array = NDArray[Any]
 
@@ -75,7 +79,9 @@ class Network:
     input_names: tuple[str, ...] | None
     output_names: tuple[str, ...] | None
     _x_shape: tuple[int]
+    _packed: Packed
     _thread: _ThreadContext
+    _batches: Batches
 
     def __init__(
         self,
@@ -90,6 +96,7 @@ class Network:
         checked = as_layers(layers, activation, head, dtype)
         sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
         packed = Packed(checked, Plan(sizes))
+        thread = _ThreadContext(packed)
         # Past __setattr__, which refuses.
         self.__dict__.update(
             layers=checked,
@@ -98,7 +105,9 @@ class Network:
             input_names=_names(input_names, "input_names", sizes[0]),
             output_names=_names(output_names, "output_names", sizes[-1]),
             _x_shape=sizes[:1],
-            _thread=_ThreadContext(packed),
+            _packed=packed,
+            _thread=thread,
+            _batches=Batches(thread, checked, packed.plan),
         )
 
     @property
@@ -111,12 +120,14 @@ class Network:
         """M."""
         return self.plan.sizes[-1]
 
-    def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
+    def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
         """Return the output ``y`` (M,) for the inputs ``x`` (N,); see `value_and_jacobian`."""
-        y: Array = self._run(self._value, {"x": x}, (out,), {"out": (self.n_outputs,)})[0]
+        y: Array = self._run(self._value, {"x": x}, (out,), {"out": (self.n_outputs,)}, threads)[0]
         return y
 
-    def value_and_jacobian(self, x: ArrayLike, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+    def value_and_jacobian(
+        self, x: ArrayLike, out: tuple[Array, Array] | None = None, *, threads: int | str = 1
+    ) -> tuple[Array, Array]:
         """Return the output and its Jacobian with respect to the inputs.
 
         Parameters
@@ -126,6 +137,9 @@ class Network:
         out : (y, jac), optional
             Where to write: C-contiguous arrays of the network's dtype and the shapes below that overlap
             neither each other nor ``x``.
+        threads : int or "all", default 1
+            How many threads, the calling one among them, work on a batch; the results are the same to the
+            last bit.
 
         Returns
         -------
@@ -138,68 +152,149 @@ class Network:
         ValueError, TypeError
             If a shape, a dtype or the layout of ``out`` does not fit; nothing has been written then.
         """
-        if out is not None and type(x) is ndarray and x.dtype is self.dtype and x.shape == self._x_shape:
-            # The common case, checked by the compiled routine and its signature alone.
-            try:
+        # The common case, checked by the compiled routine and its signature alone. What is wrong with
+        # another is told below.
+        try:
+            if out is not None and x.dtype is self.dtype and x.shape == self._x_shape:  # type: ignore[union-attr]
                 y, jac = out
                 if self._value_and_jacobian(self._thread.address, x, y, jac) == fused.OK:
                     return out
-            except (TypeError, ValueError):
-                pass  # What is wrong is told below.
+        except (AttributeError, TypeError, ValueError):
+            pass
         shapes = {"y in out": (self.n_outputs,), "jac in out": (self.n_outputs, self.n_inputs)}
-        return self._run(self._value_and_jacobian, {"x": x}, out, shapes)
+        y, jac = self._run(self._value_and_jacobian, {"x": x}, out, shapes, threads)
+        return y, jac
 
-    def jacobian(self, x: ArrayLike, out: Array | None = None) -> Array:
+    def jacobian(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
         """Return the Jacobian (M, N) alone; see `value_and_jacobian`."""
-        shapes = {"y": (self.n_outputs,), "out": (self.n_outputs, self.n_inputs)}
-        jac: Array = self._run(self._value_and_jacobian, {"x": x}, (None, out), shapes)[1]
+        shapes = {"out": (self.n_outputs, self.n_inputs)}
+        jac: Array = self._run(self._jacobian_alone, {"x": x}, (out,), shapes, threads)[0]
         return jac
 
-    def vjp(self, x: ArrayLike, v: ArrayLike, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+    def iter_value_and_jacobian(
+        self, x: ArrayLike, batch_size: int | None = None, *, threads: int | str = 1
+    ) -> Iterator[tuple[Array, Array]]:
+        """Return an iterator over results that are together larger than memory.
+
+        Parameters
+        ----------
+        x : array_like, (B, N) or (B, ..., N)
+            Samples. Whatever has a shape and gives slices is read slice by slice: a `numpy.memmap`, an HDF5
+            data set.
+        batch_size : int, optional
+            How many entries of the first axis are taken at a time; the last batch may be shorter. Default:
+            as many as make about 16 MB of Jacobians.
+        threads : int or "all", default 1
+            How many threads work on each batch.
+
+        Returns
+        -------
+        iterator of (y, jac)
+            `value_and_jacobian` of each batch, in order. The arrays are new each time, and the caller's to
+            keep.
+        """
+        return results(self, x, batch_size, thread_count(threads))
+
+    def sensitivity(self, x: ArrayLike, reduce: str = "mean_abs", *, threads: int | str = 1) -> Array:
+        """Return a summary of the Jacobians at many samples without keeping them.
+
+        Parameters
+        ----------
+        x : array_like, (..., N)
+            Samples, B of them.
+        reduce : {"mean_abs", "class_mean", "frobenius", "spectral"}
+            - ``"mean_abs"``: the mean of ``abs(jac)`` over all samples, (M, N).
+            - ``"class_mean"``: row m is the mean of ``jac[m]``, the gradient of output m, over the samples
+              whose largest output is ``y[m]``, (M, N); NaN where there are none.
+            - ``"frobenius"``: the squared Frobenius norm of each sample's Jacobian, (...,).
+            - ``"spectral"``: the largest singular value of each sample's Jacobian, (...,).
+        threads : int or "all", default 1
+            How many threads, the calling one among them, work; the results are the same to the last bit.
+
+        Returns
+        -------
+        ndarray of float64
+            Whatever the network's dtype: sums are float64.
+
+        Notes
+        -----
+        Memory is bounded whatever B is. NaN and infinity stay visible: a mean is NaN where one of its terms
+        is, a norm where the Jacobian has a NaN; a sample with NaN among its outputs has no largest one, and
+        makes all of ``"class_mean"`` NaN. Of equal outputs the first counts as the largest.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> net = Network([(np.eye(2), None)], head="tanh")
+        >>> net.sensitivity([[0.0, 0.0], [0.0, 9.0]], "frobenius").round(3)
+        array([2., 1.])
+        """
+        return sensitivity(self, x, reduce, thread_count(threads))
+
+    def vjp(
+        self,
+        x: ArrayLike,
+        v: ArrayLike,
+        out: tuple[Array, Array] | None = None,
+        *,
+        threads: int | str = 1,
+    ) -> tuple[Array, Array]:
         """Return the output (M,) and the vector-Jacobian product ``v @ jac`` (N,) of a cotangent ``v`` (M,).
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
         shapes = {"y in out": (self.n_outputs,), "vjp in out": (self.n_inputs,)}
-        return self._run(self._vjp, {"x": x, "v": v}, out, shapes)
+        y, product = self._run(self._vjp, {"x": x, "v": v}, out, shapes, threads)
+        return y, product
 
-    def jvp(self, x: ArrayLike, u: ArrayLike, out: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+    def jvp(
+        self,
+        x: ArrayLike,
+        u: ArrayLike,
+        out: tuple[Array, Array] | None = None,
+        *,
+        threads: int | str = 1,
+    ) -> tuple[Array, Array]:
         """Return the output (M,) and the Jacobian-vector product ``jac @ u`` (M,) of a tangent ``u`` (N,).
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
         shapes = {"y in out": (self.n_outputs,), "jvp in out": (self.n_outputs,)}
-        return self._run(self._jvp, {"x": x, "u": u}, out, shapes)
+        y, product = self._run(self._jvp, {"x": x, "u": u}, out, shapes, threads)
+        return y, product
+
+    def handle(self) -> NDArray[np.int64]:
+        """Return what a compiled function calls this network with; see `fastjac.embedding`.
+
+        For one thread at a time: make one for each. The array keeps all that it needs; a copy of it is
+        of no use.
+        """
+        return embedding.handle(self._packed)
+
+    def c_function(self) -> embedding.CFunction:
+        """Return `value_and_jacobian` as a C function, for one thread at a time: make one for each."""
+        return embedding.CFunction(self._packed)
 
     def _run(
-        self, routine: Any, given: dict[str, ArrayLike], out: Any, shapes: dict[str, tuple[int, ...]]
-    ) -> tuple[Array, ...]:
+        self,
+        routine: Any,
+        given: dict[str, ArrayLike],
+        out: Any,
+        shapes: Mapping[str, tuple[int, ...]],
+        threads: int | str,
+    ) -> Any:
         """Call ``routine`` with ``given`` and the arrays of ``out``, new ones where it has None."""
         x = given["x"]
         if out is None:
             out = (None,) * len(shapes)
         if type(x) is ndarray and x.dtype is self.dtype and x.shape == self._x_shape:
             try:
-                outputs = tuple(
-                    np.empty(shape, self.dtype) if array is None else array
-                    for array, shape in zip(out, shapes.values(), strict=True)
-                )
+                outputs = new_where_none(out, shapes.values(), x.dtype)
                 if routine(self._thread.address, *given.values(), *outputs) == fused.OK:
                     return outputs
             except (TypeError, ValueError):
-                pass  # The checks below find what is wrong, or convert it.
-
-        sizes = {"x": self.n_inputs, "u": self.n_inputs, "v": self.n_outputs}
-        inputs = {name: as_input(value, name, sizes[name], self.dtype) for name, value in given.items()}
-        lead = inputs["x"].shape[:-1]
-        for name, array in inputs.items():
-            if array.shape[:-1] != lead:
-                raise ValueError(f"{name} has shape {array.shape}, but x has shape {inputs['x'].shape}")
-        outputs = as_outputs(out, {name: lead + shape for name, shape in shapes.items()}, self.dtype, given)
-        flat = [array.reshape(-1) for array in inputs.values()]
-        flat += [array.reshape(-1, *shape[1:]) for array, shape in zip(outputs, shapes.values(), strict=True)]
-        routine(self._thread.address, *flat)
-        return outputs
+                pass  # The checks of a batch find what is wrong, or convert it.
+        return self._batches.run(routine, given, out, shapes, thread_count(threads))
 
     # Compiled, or read from numba's cache, when a method is first called.
     @cached_property
@@ -209,6 +304,11 @@ class Network:
     @cached_property
     def _value_and_jacobian(self) -> Any:
         return fused.routine("value_and_jacobian", self.dtype)
+
+    @cached_property
+    def _jacobian_alone(self) -> Any:
+        routine, dtype = self._value_and_jacobian, self.dtype
+        return lambda at, x, jac: routine(at, x, np.empty(len(jac), dtype), jac)
 
     @cached_property
     def _vjp(self) -> Any:
@@ -234,9 +334,7 @@ class Network:
         return f"Network({self.n_inputs} -> {steps}, {self.dtype})"
 
 
-def _rebuild(
-    pairs: Any, hidden: Any, head: Any, dtype: Any, input_names: Any, output_names: Any
-) -> Network:
+def _rebuild(pairs: Any, hidden: Any, head: Any, dtype: Any, input_names: Any, output_names: Any) -> Network:
     return Network(pairs, hidden, head, dtype, input_names=input_names, output_names=output_names)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,12 @@ class Plan:
     @property
     def reverse_multiply_adds(self) -> int:
         """Multiply-adds of pure reverse mode, from the outputs to the inputs."""
-        return self.sizes[-1] * sum(a * b for a, b in _pairs(self.sizes[:-1]))
+        return self.sizes[-1] * sum(a * b for a, b in pairwise(self.sizes[:-1]))
 
     @property
     def forward_multiply_adds(self) -> int:
         """Multiply-adds of pure forward mode, from the inputs to the outputs."""
-        return self.sizes[0] * sum(a * b for a, b in _pairs(self.sizes[1:]))
+        return self.sizes[0] * sum(a * b for a, b in pairwise(self.sizes[1:]))
 
     def _tree(self, split: dict[tuple[int, int], int], first: int, last: int) -> Product:
         ends = (first, last, self.sizes[last + 1], self.sizes[first])
@@ -114,16 +115,10 @@ class Plan:
     def __str__(self) -> str:
         """Return a table: the order, the multiply-adds of each step, and those of the pure modes."""
         lines = [f"order    {self.root}"]
-        lines += [
-            f"step     {step}: {step.rows} x {step.right.rows} x {step.cols} = {step.multiply_adds:,} multiply-adds"
-            for step in self.root.steps()
-            if step.right is not None
-        ]
+        for step in self.root.steps():
+            sizes = f"{step.rows} x {self.sizes[step.contracted + 1]} x {step.cols}"
+            lines.append(f"step     {step}: {sizes} = {step.multiply_adds:,} multiply-adds")
         lines.append(f"total    {self.multiply_adds:,} multiply-adds")
         lines.append(f"reverse  {self.reverse_multiply_adds:,}")
         lines.append(f"forward  {self.forward_multiply_adds:,}")
         return "\n".join(lines)
-
-
-def _pairs(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    return zip(sizes, sizes[1:], strict=False)

@@ -1,0 +1,207 @@
+"""Runs a compiled routine over a batch: in chunks that are short enough to stop between and to share out."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastjac import threads
+from fastjac.arguments import as_outputs, as_samples, flat_as_it_is, new_where_none
+from fastjac.kernels import fused
+from fastjac.layers import Layer
+from fastjac.plan import Plan
+
+if TYPE_CHECKING:
+    from fastjac.network import Network
+
+Array = NDArray[Any]
+# Gives the samples from start to stop as one contiguous row of numbers.
+Rows = Callable[[int, int], Array]
+
+# A chunk begins at a multiple of this many samples, unless these are too much for one chunk: the kernels
+# take up to this many together, counted from the first that they get.
+GROUP = 32
+# Work is counted in multiply-adds, of which a core does 2 to 60 in a nanosecond.
+SHORTEST = 500_000  # A thread takes a few microseconds to get a chunk.
+LONGEST = 2_000_000_000  # Ctrl-C waits for the chunks that are being worked on.
+LONGEST_BYTES = 4 << 20  # of inputs: where they are converted, that is done chunk by chunk.
+RESULT_BYTES = 16 << 20  # of the Jacobians that an iterator makes at a time
+
+
+class Batches:
+    """Calls a network's routines on any number of samples.
+
+    Parameters
+    ----------
+    local : object
+        Its ``address`` is that of the calling thread's context.
+    layers : sequence of Layer
+        The network's.
+    plan : Plan
+        Of its Jacobian.
+    """
+
+    def __init__(self, local: Any, layers: Sequence[Layer], plan: Plan) -> None:
+        self.local = local
+        self.dtype = layers[0].w.dtype
+        self.sizes = {"x": plan.sizes[0], "u": plan.sizes[0], "v": plan.sizes[-1]}
+        # Multiply-adds of a sample, without and with the Jacobian; an activation counts for thirty.
+        passes = 1000 + 2 * sum(layer.w.size + 30 * layer.b.size for layer in layers)
+        self.costs = passes, passes + plan.multiply_adds
+
+    def run(
+        self,
+        routine: Callable[..., int],
+        given: Mapping[str, ArrayLike],
+        out: Any,
+        shapes: Mapping[str, tuple[int, ...]],
+        n_threads: int,
+    ) -> tuple[Array, ...]:
+        """Call ``routine`` with ``given`` and the arrays of ``out``, new ones where it has None.
+
+        Parameters
+        ----------
+        routine : callable
+            Compiled: ``routine(address, *inputs, *outputs)``, leading axes flattened into one.
+        given : mapping of str to array_like
+            What the caller calls the inputs, and what they are: (..., n), the leading axes the same.
+        out : sequence of ndarray or None
+            Results, one for each of ``shapes``.
+        shapes : mapping of str to tuple
+            What the caller calls the results, and the shape of each for one sample.
+        n_threads : int
+            How many threads share the work.
+        """
+        cost = self.costs[any(len(shape) == 2 for shape in shapes.values())]
+        x = given["x"]
+        if type(x) is np.ndarray and x.dtype is self.dtype and self._is_short(x, cost, n_threads):
+            # Arrays that are right as they are: no time for more than to see that.
+            lead = x.shape[:-1]
+            full = [lead + shape for shape in shapes.values()]
+            try:
+                outputs = new_where_none(out, full, self.dtype)
+                flat = [
+                    flat_as_it_is(value, (*lead, self.sizes[name]), 1, self.dtype)
+                    for name, value in given.items()
+                ]
+                for array, shape in zip(outputs, full, strict=True):
+                    flat.append(flat_as_it_is(array, shape, len(shape) - len(lead), self.dtype))
+                if routine(self.local.address, *flat) == fused.OK:
+                    return outputs
+            except (TypeError, ValueError):
+                pass  # The checks below find what is wrong, or convert it.
+
+        inputs = {name: as_samples(value, name, self.sizes[name]) for name, value in given.items()}
+        lead = inputs["x"].shape[:-1]
+        for name, array in inputs.items():
+            if array.shape[:-1] != lead:
+                raise ValueError(f"{name} has shape {array.shape}, but x has shape {inputs['x'].shape}")
+        outputs = as_outputs(out, {name: lead + shape for name, shape in shapes.items()}, self.dtype, inputs)
+        flat = [array.reshape(-1, *shape[1:]) for array, shape in zip(outputs, shapes.values(), strict=True)]
+        self._run_chunks(routine, list(inputs.values()), flat, cost, n_threads)
+        return outputs
+
+    def _is_short(self, x: Array, cost: int, n_threads: int) -> bool:
+        """Return whether the samples ``x`` are too few to be cut into chunks."""
+        return x.size // self.sizes["x"] * cost <= (LONGEST if n_threads == 1 else SHORTEST)
+
+    def _run_chunks(
+        self,
+        routine: Callable[..., int],
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        cost: int,
+        n_threads: int,
+    ) -> None:
+        lead = inputs[0].shape[:-1]
+        samples = inputs[0].size // inputs[0].shape[-1]
+        if not samples:
+            return
+        read = [rows(array, lead, self.dtype) for array in inputs]
+        written = [(array, len(array) // samples) for array in outputs]
+
+        def work(start: int, stop: int) -> None:
+            given = [part(start, stop) for part in read]
+            results = [array[start * step : stop * step] for array, step in written]
+            routine(self.local.address, *given, *results)
+
+        size = max(array.shape[-1] for array in inputs) * self.dtype.itemsize
+        pieces = chunks(samples, cost, size, n_threads)
+        threads.run(work, pieces, helpers(samples, cost, n_threads))
+
+
+def results(net: Network, x: Any, batch_size: int | None, n_threads: int) -> Iterator[tuple[Array, Array]]:
+    """Return what `Network.iter_value_and_jacobian` says."""
+    shape = np.shape(x)
+    if len(shape) < 2 or shape[-1] != net.n_inputs:
+        raise ValueError(f"x has shape {shape}, expected (B, {net.n_inputs}) or (B, ..., {net.n_inputs})")
+    if batch_size is None:
+        size = math.prod(shape[1:]) * net.n_outputs * net.dtype.itemsize
+        fitting = RESULT_BYTES // max(size, 1)
+        length = max(fitting // GROUP * GROUP, min(fitting, GROUP), 1)
+    elif (length := operator.index(batch_size)) < 1:
+        raise ValueError(f"batch_size is {length}, expected a positive integer")
+    return (
+        net.value_and_jacobian(x[start : start + length], threads=n_threads)
+        for start in range(0, shape[0], length)
+    )
+
+
+def group_of(cost: int) -> int:
+    """Return the number of samples whose multiples all chunks begin at: `GROUP` or a fraction of it."""
+    group = GROUP
+    while group > 1 and group * cost > LONGEST:
+        group //= 2
+    return group
+
+
+def chunks(samples: int, cost: int, size: int, n_threads: int) -> Iterator[threads.Chunk]:
+    """Yield ``(start, stop)`` of consecutive chunks.
+
+    Parameters
+    ----------
+    samples : int
+        In the batch.
+    cost : int
+        Multiply-adds of one sample.
+    size : int
+        Bytes of one sample's inputs.
+    n_threads : int
+        Many threads get long chunks first and short ones in the end, so that all finish together.
+    """
+    group = group_of(cost)
+    longest = max(min(LONGEST // cost, LONGEST_BYTES // size) // group, 1) * group
+    shortest = min(-(-SHORTEST // (cost * group)) * group, longest)
+    start = 0
+    while start < samples:
+        share = (samples - start) // (2 * n_threads) // group * group
+        length = longest if n_threads == 1 else max(shortest, min(longest, share))
+        yield start, min(start + length, samples)
+        start += length
+
+
+def helpers(samples: int, cost: int, n_threads: int) -> int:
+    """Return how many threads beside the calling one have something to do."""
+    return min(n_threads, -(-samples * cost // SHORTEST)) - 1
+
+
+def rows(array: Array, lead: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
+    """Return what reads samples of ``array`` (*lead, n) in ``dtype``, converting no others."""
+    n = array.shape[-1]
+    if array.flags.c_contiguous and array.dtype == dtype and array.flags.aligned:
+        flat = array.reshape(-1)
+        return lambda start, stop: flat[start * n : stop * n]
+    if array.ndim <= 2 or array.flags.c_contiguous:
+        table = array.reshape(-1, n)
+        return lambda start, stop: np.require(table[start:stop], dtype, ["C", "A"]).reshape(-1)
+
+    def gather(start: int, stop: int) -> Array:
+        index = np.unravel_index(np.arange(start, stop), lead)
+        return np.require(array[index], dtype, ["C", "A"]).reshape(-1)
+
+    return gather

@@ -1,0 +1,180 @@
+"""Spreads the chunks of one batch over threads: the calling one, and helpers that all callers share.
+
+The caller works through the chunks itself; helpers that are free join it. It never waits for a helper
+that has not begun, so callers cannot block each other, however many there are and wherever they run.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from operator import index
+from queue import SimpleQueue
+
+Chunk = tuple[int, int]
+
+
+def thread_count(threads: int | str) -> int:
+    """Return how many threads ``threads`` asks for: a positive integer, or ``"all"`` for every core."""
+    if isinstance(threads, str):
+        if threads != "all":
+            raise ValueError(f"threads is {threads!r}, expected a positive integer or 'all'")
+        return cores()
+    try:
+        number = index(threads)
+    except TypeError:
+        raise TypeError(f"threads must be an integer or 'all', got {type(threads).__name__}") from None
+    if number < 1:
+        raise ValueError(f"threads is {number}, expected a positive integer or 'all'")
+    return number
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(work: Callable[[int, int], object], chunks: Iterator[Chunk], helpers: int) -> None:
+    """Call ``work(start, stop)`` for each of ``chunks``, with up to ``helpers`` threads beside this one.
+
+    What a call raises, in whichever thread, stops the work and is raised here; so is KeyboardInterrupt
+    between two chunks. No thread is at work on them any more when this returns or raises.
+    """
+    if helpers < 1:
+        for chunk in chunks:
+            work(*chunk)
+        return
+    job, team = _Job(work, chunks), _team
+    try:
+        try:
+            team.offer(job, helpers)
+            job.work()
+        finally:
+            job.finish()
+            team.settle(helpers)
+    except BaseException:
+        team.dismiss()
+        raise
+    if job.error is not None:
+        raise job.error
+
+
+class _Job:
+    """Chunks that threads take one after the other until there are none, or one of them failed."""
+
+    def __init__(self, work: Callable[[int, int], object], chunks: Iterator[Chunk]) -> None:
+        self.error: BaseException | None = None
+        self._work: Callable[[int, int], object] | None = work
+        self._chunks = chunks
+        self._lock = threading.Lock()
+        self._closed = False
+        self._helpers = 0
+        self._left = threading.Lock()  # Free once no helper is at work and none can begin.
+        self._left.acquire()
+
+    def work(self) -> None:
+        """Take chunks until there are none."""
+        while True:
+            with self._lock:
+                chunk = None if self._closed else next(self._chunks, None)
+                work = self._work
+            if chunk is None or work is None:
+                return
+            work(*chunk)
+
+    def help(self) -> None:
+        """Work as a helper: what goes wrong is the caller's to raise."""
+        with self._lock:
+            if self._closed:
+                return
+            self._helpers += 1
+        try:
+            self.work()
+        except BaseException as error:
+            self.error, self._closed = error, True
+        finally:
+            with self._lock:
+                self._helpers -= 1
+                if self._closed and not self._helpers:
+                    self._left.release()
+
+    def finish(self) -> None:
+        """Let no thread take another chunk, and return when all have finished theirs.
+
+        A second interruption does not cut this short: the arrays are still being written.
+        """
+        interruption = None
+        while True:
+            try:
+                with self._lock:
+                    # A helper that comes late finds nothing, and holds on to no arrays.
+                    self._closed, self._work = True, None
+                    waits = self._helpers > 0
+                if waits:
+                    self._left.acquire()
+                break
+            except BaseException as error:
+                interruption = error
+        if interruption is not None:
+            raise interruption
+
+
+class _Team:
+    """The helpers: threads made when first needed, which wait for jobs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._wanted = 0  # helpers, by all jobs that are running
+
+    def offer(self, job: _Job, helpers: int) -> None:
+        """Ask ``helpers`` threads to help, as many of them new as are missing."""
+        with self._lock:
+            self._wanted += helpers
+            # Callers at the same time share the cores; one alone gets what it asks for.
+            most = max(helpers, min(self._wanted, cores() - 1))
+            for number in range(len(self._threads), most):
+                name = f"fastjac-{number}"
+                thread = threading.Thread(target=_help, args=(self._jobs,), name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+            for _ in range(helpers):
+                self._jobs.put(job)
+
+    def settle(self, helpers: int) -> None:
+        """Take back an offer."""
+        with self._lock:
+            self._wanted -= helpers
+
+    def dismiss(self) -> None:
+        """End the threads: each when it has no job, and those that have none before this returns."""
+        with self._lock:
+            leaving, jobs = self._threads, self._jobs
+            self._threads, self._jobs = [], SimpleQueue()
+        for _ in leaving:
+            jobs.put(None)
+        for thread in leaving:
+            thread.join(timeout=0.1)
+
+
+def _help(jobs: SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job.help()
+        del job  # Waiting for the next one must not keep this one's arrays.
+
+
+_team = _Team()
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads, and its locks as they happened to be."""
+    global _team
+    _team = _Team()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
