@@ -171,7 +171,7 @@ _team = _Team()
 
 
 def _after_fork() -> None:
-    """A child has none of its parent's threads, and its locks as they happened to be."""
+    """Start anew in a child: it has none of its parent's threads, and its locks as they happened to be."""
     global _team
     _team = _Team()
 
