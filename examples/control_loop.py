@@ -27,7 +27,7 @@ def train(rng):
     Its hidden layer is random and its last layer a least-squares fit: enough for two smooth functions.
     """
     x = rng.uniform([-4, -6, -2], [4, 6, 2], (4000, 3))
-    w1, b1 = rng.normal(0, 0.4, (3, 64)), rng.uniform(-2, 2, 64)
+    w1, b1 = rng.normal(0, [[0.5], [0.05], [0.05]], (3, 64)), rng.uniform(-3, 3, 64)
     hidden = np.column_stack([np.tanh(x @ w1 + b1), np.ones(len(x))])
     angle, speed, torque = x.T
     change = TICK * np.column_stack([speed, torque - 0.2 * speed - 9.81 * np.sin(angle)])

@@ -1,129 +1,323 @@
-"""Leading axes are a batch: each sample gets what it would get alone."""
+"""Batches: the same results as sample by sample, whatever the layout, the chunks and the threads."""
+
+import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import DTYPES, HEADS, Case, assert_close, cases, near_corner, tolerances
+from oracles import DTYPES, Case, assert_right, cases, near_corner
 from test_network import METHODS, as_out, buffers, call
 
-from fastjac import reference
+import fastjac
+from fastjac import Network, batches
 
-# Fewer samples than a vector has lanes, as many, a few more, several axes, none.
-LEADS = [(1,), (3,), (8,), (16,), (19,), (37,), (2, 3), (4, 1, 9), (0,), (2, 0, 4)]
+THREADS = [1, 2, 3, 8, "all"]
 
 
-def batch(net, lead, seed):
+def arguments(net, lead, seed=0):
+    """Samples, cotangents and tangents."""
     rng = np.random.default_rng(seed)
     sizes = net.n_inputs, net.n_outputs, net.n_inputs
-    return [rng.standard_normal((*lead, size)).astype(net.dtype) for size in sizes]
+    return [rng.standard_normal((*lead, n)).astype(net.dtype) for n in sizes]
 
 
-def results(net, method, x, v, u, lead):
-    """What a method returns, with and without buffers, which are the same bits."""
-    fresh = call(net, method, x, v, u)
-    outs = [np.full((*lead, *a.shape), np.nan, a.dtype) for a in buffers(net, method, 0)]
-    filled = call(net, method, x, v, u, out=as_out(method, outs))
-    for a, b, c in zip(fresh, filled, outs, strict=True):
-        assert b is c
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        assert a.tobytes() == b.tobytes()
-    return fresh
+def outputs(net, method, lead, fill=np.nan):
+    return [np.full((*lead, *a.shape), fill, net.dtype) for a in buffers(net, method, 0)]
 
 
-def assert_as_alone(net, x, v, u, lead):
-    got = {method: results(net, method, x, v, u, lead) for method in METHODS}
-    for i in np.ndindex(*lead):
-        if near_corner(net, x[i]):
-            continue
-        y, jac = tolerances(net, x[i])
-        rows, columns = np.abs(v[i]) @ jac, jac @ np.abs(u[i])
-        bounds = {"call": [y], "value_and_jacobian": [y, jac], "jacobian": [jac]}
-        bounds |= {"vjp": [y, 4 * rows], "jvp": [y, 4 * columns]}
-        for method, arrays in got.items():
-            alone = call(net, method, x[i], v[i], u[i])
-            for a, b, allowed in zip(arrays, alone, bounds[method], strict=True):
-                assert_close(a[i], b, 2 * allowed)
+def threaded(net, method, x, v, u, n_threads, out=None):
+    """`call` with ``threads``."""
+    inputs = {"vjp": (x, v), "jvp": (x, u)}.get(method, (x,))
+    function = net if method == "call" else getattr(net, method)
+    result = (
+        function(*inputs, threads=n_threads) if out is None else function(*inputs, out=out, threads=n_threads)
+    )
+    return list(result) if isinstance(result, tuple) else [result]
 
 
-@given(cases(depth=4, widths=st.integers(1, 40)), st.sampled_from(LEADS))
-def test_a_batch_of_any_shape_is_its_samples(case, lead):
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """Chunks of one group of samples, and so many of them."""
+    monkeypatch.setattr(batches, "LONGEST", 1)
+    monkeypatch.setattr(batches, "SHORTEST", 1)
+    monkeypatch.setattr(batches, "GROUP", 4)
+
+
+@given(cases(depth=3, widths=st.integers(1, 40)), st.sampled_from([1, 7, 8, 15, 16, 17, 31, 32, 33, 100]))
+def test_a_batch_is_right_at_every_sample(case, samples):
     net = case.network()
-    assert_as_alone(net, *batch(net, lead, case.seed), lead)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("head", HEADS)
-def test_every_head_in_a_batch(head, dtype):
-    net = Case((21, 18, 6), "tanh", head, dtype).network()
-    assert_as_alone(net, *batch(net, (37,), 1), (37,))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("head", ["softmax", "log_softmax", "identity"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_sample_that_is_not_finite_spoils_no_other(method, head, dtype):
-    net = Case((12, 20, 5), "relu", head, dtype).network()
-    x, v, u = batch(net, (40,), 2)
-    clean = call(net, method, x, v, u)
-    poison = {3: np.nan, 17: np.inf, 18: -np.inf, 39: np.nan}
-    for i, value in poison.items():
-        x[i, i % 12] = value
-    for a, b in zip(call(net, method, x, v, u), clean, strict=True):
-        for i in range(40):
-            if i in poison:
-                assert not np.all(np.isfinite(a[i])) or head == "identity"
-            else:
-                np.testing.assert_allclose(a[i], b[i], rtol=1e-4 if dtype is np.float32 else 1e-12, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_special_values_in_a_batch_are_where_the_reference_says(dtype):
-    net = Case((12, 20, 5), "elu", "identity", dtype).network()
-    x, _, _ = batch(net, (40,), 3)
-    rng = np.random.default_rng(4)
-    for i in rng.choice(40, 12, replace=False):
-        x[i, rng.integers(12)] = rng.choice([np.nan, np.inf, -np.inf])
+    x, v, u = arguments(net, (samples,), case.seed)
     y, jac = net.value_and_jacobian(x)
-    for i in range(40):
-        for got, expected in zip((y[i], jac[i]), reference.value_and_jacobian(x[i], net.layers), strict=True):
-            assert np.array_equal(np.isnan(got), np.isnan(expected))
-            assert np.array_equal(np.isinf(got), np.isinf(expected))
+    single = 2.0 ** (-20 if net.dtype == np.float32 else -49)
+    products = {"vjp": np.einsum("bm,bmn->bn", v, jac), "jvp": np.einsum("bmn,bn->bm", jac, u)}
+    for i in range(samples):
+        if not near_corner(net, x[i]):
+            assert_right(net, x[i], y[i], jac[i])
+    for method in METHODS:
+        *values, last = call(net, method, x, v, u)
+        for value in values:
+            np.testing.assert_allclose(value, y, rtol=64 * single, atol=64 * single)
+        if method in products:
+            scale = np.abs(jac).sum() + 1
+            np.testing.assert_allclose(last, products[method], rtol=0, atol=64 * single * scale)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("widths", [(8, 32, 4), (64, 64, 10), (3, 5, 40, 6, 11), (33, 4)])
+@pytest.mark.parametrize("method", METHODS)
+def test_any_number_of_threads_gives_the_same_bits(widths, dtype, method):
+    net = Case(widths, dtype=dtype).network()
+    for samples in (1, 31, 500, 3001):
+        x, v, u = arguments(net, (samples,))
+        expected = call(net, method, x, v, u)
+        for n_threads in THREADS:
+            out = outputs(net, method, (samples,))
+            for got in (
+                threaded(net, method, x, v, u, n_threads),
+                threaded(net, method, x, v, u, n_threads, as_out(method, out)),
+            ):
+                for a, b in zip(got, expected, strict=True):
+                    assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("samples", [0, 1, 3, 4, 5, 50])
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.usefixtures("short_chunks")
+def test_chunks_leave_nothing_out(samples, n_threads):
+    net = Case((5, 9, 3)).network()
+    x, v, u = arguments(net, (samples,))
+    for method in METHODS:
+        got = threaded(net, method, x, v, u, n_threads, as_out(method, outputs(net, method, (samples,))))
+        for i in range(samples):
+            for a, b in zip(got, call(net, method, x[i], v[i], u[i]), strict=True):
+                np.testing.assert_allclose(a[i], b, rtol=1e-12, atol=1e-14)
+
+
+@given(
+    samples=st.integers(0, 10**7),
+    cost=st.integers(1, 10**12),
+    size=st.integers(4, 10**6),
+    n_threads=st.integers(1, 100),
+)
+@settings(max_examples=200)
+def test_chunks_are_consecutive_groups_and_none_too_long(samples, cost, size, n_threads):
+    group, end = batches.group_of(cost), 0
+    assert group == 1 or group * cost <= batches.LONGEST
+    for number, (start, stop) in enumerate(batches.chunks(samples, cost, size, n_threads)):
+        assert start == end < stop
+        assert start % group == 0
+        assert (stop - start) == group or (stop - start) * cost <= max(batches.LONGEST, cost)
+        end = stop
+        if number == 1000:
+            return
+    assert end == samples
+
+
+LAYOUTS = {
+    "as it is": lambda a: a,
+    "list": lambda a: a.tolist(),
+    "strided": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "backwards": lambda a: a[::-1].copy()[::-1],
+    "Fortran": np.asfortranarray,
+    "every other column": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "axes exchanged": lambda a: np.swapaxes(np.swapaxes(a, 0, 1).copy(), 0, 1),
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder()),
+    "other float": lambda a: a.astype(np.longdouble),
+    "unaligned": lambda a: np.frombuffer(b"\0" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape),
+    "memoryview": memoryview,
+    "masked": np.ma.array,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("lead", [(30, 2), (4, 3, 5)])
+@pytest.mark.usefixtures("short_chunks")
+def test_every_layout_gives_the_same_bits(layout, n_threads, lead):
+    net = Case((6, 9, 3), dtype=np.float32).network()
+    plain = arguments(net, lead)
+    for method in METHODS:
+        got = threaded(net, method, *map(LAYOUTS[layout], plain), n_threads)
+        for a, b in zip(got, call(net, method, *plain), strict=True):
+            assert a.shape == b.shape
+            assert a.tobytes() == b.tobytes()
+
+
+def peak_memory(function):
+    """Return the most bytes that NumPy and Python held at once while ``function`` ran."""
+    function()
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kind", ["float64", "float32", "columns"])
+def test_memory_beyond_the_outputs_does_not_grow_with_the_batch(kind, n_threads):
+    net = Case((64, 8, 2)).network()
+    peaks = []
+    for samples in (20_000, 80_000):
+        x = np.zeros(
+            (samples, 64), "f4" if kind == "float32" else "f8", order="F" if kind == "columns" else "C"
+        )
+        out = np.empty((samples, 2, 64))
+        peaks.append(peak_memory(lambda x=x, out=out: net.jacobian(x, out=out, threads=n_threads)))
+    assert max(peaks) < 2.5 * n_threads * batches.LONGEST_BYTES
+    assert peaks[1] < peaks[0] + 1e6
+
+
+@pytest.mark.parametrize("samples", [10, 20_000])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_wrong_buffers_of_a_batch_are_refused_and_nothing_is_written(samples, n_threads):
+    net = Case((64, 30, 2)).network()
+    x = arguments(net, (samples,))[0]
+    y, jac = outputs(net, "value_and_jacobian", (samples,), 7)
+    overlapping = x.reshape(-1)[: 2 * samples].reshape(samples, 2)
+    for out, message in [
+        ((y[:-1], jac), "y in out has shape"),
+        ((y, jac[:-1]), "jac in out has shape"),
+        ((y, jac.reshape(samples, 64, 2)), "jac in out has shape"),
+        ((np.asfortranarray(y), jac), "y in out is not C-contiguous"),
+        ((y.astype("f4"), jac), "y in out has dtype"),
+        ((overlapping, jac), "y in out overlaps x"),
+        ((jac.reshape(-1)[: 2 * samples].reshape(samples, 2), jac), "jac in out overlaps y"),
+    ]:
+        before = x.copy()
+        with pytest.raises(ValueError, match=message):
+            net.value_and_jacobian(x, out=out, threads=n_threads)
+        assert np.all(jac == 7)
+        assert np.all(y == 7)
+        assert np.array_equal(x, before)
+    with pytest.raises(ValueError, match="out overlaps x"):
+        net(memoryview(x), out=overlapping)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("order", ["F", "strided", "swapped", "list"])
-def test_a_batch_in_any_layout_is_the_same(method, order):
-    net = Case((12, 20, 5)).network()
-    inputs = batch(net, (19,), 5)
-    change = {
-        "F": np.asfortranarray,
-        "strided": lambda a: np.repeat(a, 2, axis=0)[::2],
-        "swapped": lambda a: a.astype(a.dtype.newbyteorder()),
-        "list": lambda a: a.tolist(),
-    }[order]
-    got = call(net, method, *map(change, inputs))
-    for a, b in zip(got, call(net, method, *inputs), strict=True):
-        assert a.tobytes() == b.tobytes()
+@pytest.mark.parametrize(
+    ("threads", "error", "message"),
+    [
+        (0, ValueError, "threads is 0, expected a positive integer or 'all'"),
+        (-2, ValueError, "threads is -2"),
+        ("two", ValueError, "threads is 'two'"),
+        (1.5, TypeError, "threads must be an integer or 'all', got float"),
+        (None, TypeError, "threads must be an integer or 'all', got NoneType"),
+    ],
+)
+def test_threads_that_are_no_number(method, threads, error, message):
+    net = Case((4, 3)).network()
+    with pytest.raises(error, match=message):
+        threaded(net, method, *arguments(net, (5,)), threads)
 
 
-@pytest.mark.parametrize("method", ["vjp", "jvp"])
-def test_vectors_must_have_the_leading_axes_of_x(method):
-    net = Case((12, 20, 5)).network()
-    x, v, u = batch(net, (4,), 6)
-    name = {"vjp": "v", "jvp": "u"}[method]
-    size = {"vjp": 5, "jvp": 12}[method]
-    with pytest.raises(ValueError, match=rf"{name} has shape \({size},\), but x has shape \(4, 12\)"):
-        call(net, method, x, v[0], u[0])
-    with pytest.raises(ValueError, match=rf"{name} has shape \(3, {size}\), but x has shape \(4, 12\)"):
-        call(net, method, x, v[:3], u[:3])
+def test_nan_in_one_sample_stays_there():
+    net = Case((20, 30, 5)).network()
+    x = arguments(net, (100,))[0]
+    expected = net.value_and_jacobian(x)
+    x[[3, 50]] = np.nan
+    for got, right in zip(net.value_and_jacobian(x, threads=2), expected, strict=True):
+        assert np.isnan(got[[3, 50]]).all()
+        others = np.delete(np.arange(100), [3, 50])
+        np.testing.assert_allclose(got[others], right[others], rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_an_output_of_another_batch_size_is_refused(method):
-    net = Case((12, 20, 5)).network()
-    inputs = batch(net, (4,), 7)
-    outs = [np.full((3, *a.shape), 7.0) for a in buffers(net, method, 0)]
-    with pytest.raises(ValueError, match=r"has shape \(3, .*expected \(4, "):
-        call(net, method, *inputs, out=as_out(method, outs))
-    assert all(np.all(a == 7) for a in outs)
+@pytest.mark.parametrize("samples", [0, 1, 15, 16, 17, 200])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_the_functional_interface_takes_batches(samples, dtype, n_threads):
+    case = Case((20, 30, 5), dtype=dtype)
+    net, weights = case.network(), [a for pair in case.weights() for a in pair]
+    x = arguments(net, (samples,))[0]
+    out = tuple(outputs(net, "value_and_jacobian", (samples,)))
+    y, jac = fastjac.value_and_jacobian(x, *weights, out=out, threads=n_threads)
+    assert y is out[0]
+    assert jac is out[1]
+    for i in range(samples):
+        assert_right(net, x[i], y[i], jac[i])
+    alone = fastjac.jacobian.jacobian(x, *weights, threads=n_threads)
+    assert alone.tobytes() == jac.tobytes()
+
+
+def test_the_functional_interface_writes_a_batch_to_no_input():
+    case = Case((20, 30, 5))
+    w1, b1, w2, b2 = (a for pair in case.weights() for a in pair)
+    x = np.zeros((40, 20))
+    y = w1.reshape(-1)[:200].reshape(40, 5)
+    with pytest.raises(ValueError, match="y in out overlaps w1"):
+        fastjac.value_and_jacobian(x, w1, b1, w2, b2, out=(y, None))
+    with pytest.raises(ValueError, match="threads is 0"):
+        fastjac.value_and_jacobian(x, w1, b1, w2, b2, threads=0)
+
+
+@pytest.mark.parametrize("lead", [(0,), (1,), (10,), (64,), (10, 3), (10, 0)])
+@pytest.mark.parametrize("batch_size", [1, 3, 32, 100, None])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_the_iterator_s_batches_make_up_the_whole(lead, batch_size, n_threads):
+    net = Case((6, 9, 3)).network()
+    x = arguments(net, lead)[0]
+    parts = list(net.iter_value_and_jacobian(x, batch_size, threads=n_threads))
+    sizes = [len(y) for y, _ in parts]
+    assert sum(sizes) == lead[0]
+    if batch_size is not None:
+        assert all(size == batch_size for size in sizes[:-1])
+        assert all(0 < size <= batch_size for size in sizes)
+    for number, whole in enumerate(net.value_and_jacobian(x)):
+        for part in parts:
+            assert part[number].flags.owndata or part[number].size == 0
+        if parts:
+            joined = np.concatenate([part[number] for part in parts])
+            np.testing.assert_allclose(joined, whole, rtol=1e-12, atol=1e-14)
+
+
+def test_the_iterator_reads_only_what_it_is_asked_for():
+    class Stored:
+        shape = (10**6, 6)
+        asked = ()
+
+        def __getitem__(self, rows):
+            self.asked = (*self.asked, (rows.start, rows.stop))
+            return np.zeros((rows.stop - rows.start, 6))
+
+    stored, net = Stored(), Case((6, 9, 3)).network()
+    iterator = net.iter_value_and_jacobian(stored, 100)
+    assert stored.asked == ()
+    next(iterator)
+    next(iterator)
+    assert stored.asked == ((0, 100), (100, 200))
+
+
+def test_the_iterator_s_mistakes_are_told_at_once():
+    net = Case((6, 9, 3)).network()
+    for wrong in (np.zeros(6), np.zeros((3, 5)), 1.0):
+        with pytest.raises(ValueError, match=r"x has shape .*, expected \(B, 6\)"):
+            net.iter_value_and_jacobian(wrong)
+    for size, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError)):
+        with pytest.raises(error):
+            net.iter_value_and_jacobian(np.zeros((3, 6)), size)
+    with pytest.raises(ValueError, match="threads is 0"):
+        net.iter_value_and_jacobian(np.zeros((3, 6)), threads=0)
+
+
+def test_the_iterator_s_memory_does_not_grow_with_the_batch(tmp_path):
+    net = Case((64, 8, 10)).network()
+    np.save(tmp_path / "x.npy", np.zeros((30_000, 64), np.float32))
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+
+    def total():
+        return sum(float(y.sum()) for y, _ in net.iter_value_and_jacobian(x, 1000))
+
+    assert total() == pytest.approx(30_000)
+    assert peak_memory(total) < 2.5 * 1000 * 64 * 10 * 8
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_pickle_is_little_more_than_the_weights(dtype):
+    net = Case((500, 100, 10), dtype=dtype).network()
+    net.value_and_jacobian(np.zeros((100, 500)), threads=2)
+    weights = sum(layer.w.nbytes + layer.b.nbytes for layer in net.layers)
+    assert len(pickle.dumps(net)) < weights + 2000
+    assert len(pickle.dumps(Network([layer[:2] for layer in net.layers]))) < weights + 2000

@@ -11,6 +11,7 @@ from fastjac.network import Network
 if TYPE_CHECKING:
     from fastjac.convert import from_keras, from_params, from_sklearn, from_torch
     from fastjac.files import ModelError, load, save
+    from fastjac.warm import warmup
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "load",
     "save",
     "value_and_jacobian",
+    "warmup",
 ]
 
 # Read when first asked for: a service that builds its network from arrays does not wait for them.
@@ -36,6 +38,7 @@ _LATER = {
     "from_torch": "fastjac.convert",
     "load": "fastjac.files",
     "save": "fastjac.files",
+    "warmup": "fastjac.warm",
 }
 
 

@@ -1,4 +1,4 @@
-"""The compiled routine as a C function, made of LLVM instructions in milliseconds, and its call from njit code.
+"""The compiled routine as a C function, made of a few LLVM instructions, and its call from njit code.
 
 A C caller hands over one pointer for the network. It points to a *record*: int64 fields that tell what is
 called and who may call it. `SELF` is the record's own address, so that a copy of it is told from it.
@@ -57,9 +57,9 @@ def emit_call(
     sizes: Sequence[ir.Value],
     pointers: Sequence[ir.Value],
 ) -> ir.Value:
-    """Emit a call of ``routine`` with the address ``context`` and arrays at three pointers; return its status.
+    """Emit a call of ``routine`` with the address ``context`` and the arrays at three pointers.
 
-    ``sizes`` are N and M.
+    ``sizes`` are N and M. Return the status.
     """
     n, m = sizes
     arguments = [context]

@@ -62,24 +62,29 @@ def folders() -> list[Path]:
     return [beside, user] if user.is_absolute() else [beside]  # "~/..." where there is no home
 
 
-class _File:
+class File:
     """What numba's dispatcher takes for its cache: the file of one routine.
 
     Attributes
     ----------
     path : Path or None
         The file that the code was read from or written to.
+    compiled : bool
+        Whether the routine was compiled in this process.
     """
 
     def __init__(self, name: str) -> None:
         self.name = f"{name}-{fingerprint()[:32]}.nbc"
         self.path: Path | None = None
+        self.compiled = False
 
     @property
     def cache_path(self) -> str | None:
-        return self.path and str(self.path.parent)
+        """The folder, for numba's statistics."""
+        return str(self.path.parent) if self.path else None
 
     def load_overload(self, signature: Any, context: Any) -> Any:
+        """Return what `save_overload` was given, in whatever process, or None."""
         for folder in folders():
             with contextlib.suppress(OSError):
                 content = (folder / self.name).read_bytes()
@@ -92,6 +97,8 @@ class _File:
         return None
 
     def save_overload(self, signature: Any, result: Any) -> None:
+        """Write the file, if there is a folder for it."""
+        self.compiled = True
         payload = dumps(result._reduce())
         content = hashlib.sha256(payload).digest() + payload
         for folder in folders():
@@ -138,8 +145,14 @@ def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
             copy = python_types.FunctionType(function.__code__, function.__globals__, name)
             copy.__qualname__ = name
             dispatcher = numba.njit(nogil=True, error_model="numpy")(copy)
-            dispatcher._cache = _File(name)
+            dispatcher._cache = File(name)
             dispatcher.compile(signature)
             dispatcher.disable_compile()
             _compiled[name] = dispatcher
         return _compiled[name]
+
+
+def file_of(routine: Any) -> File:
+    """Return where the code of what `compiled` returned is kept."""
+    file: File = routine._cache
+    return file

@@ -4,7 +4,7 @@ The caller gives the memory to work in. `init` makes a `packing.Context` of it: 
 in one block, whose addresses become those of the block and of the weights.
 """
 
-# mypy: disable-error-code="no-untyped-call"
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
@@ -44,16 +44,17 @@ class _Block:
     def __init__(self, arrays: Sequence[NDArray[Any]], start: int) -> None:
         self.arrays = sorted(arrays, key=lambda array: int(array.ctypes.data))
         self.addresses = [int(array.ctypes.data) for array in self.arrays]
+        self.sizes = [max(array.nbytes, 1) for array in self.arrays]  # An empty array has an address too.
         self.offsets = []
-        for array in self.arrays:
+        for size in self.sizes:
             self.offsets.append(start)
-            start += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+            start += -(-size // ALIGNMENT) * ALIGNMENT
         self.size = start
 
     def offset(self, address: int) -> int | None:
         """Return where in the block an address of an array is, None for any other."""
         number = bisect.bisect_right(self.addresses, address) - 1
-        if number < 0 or address >= self.addresses[number] + self.arrays[number].nbytes:
+        if number < 0 or address >= self.addresses[number] + self.sizes[number]:
             return None
         return self.offsets[number] + address - self.addresses[number]
 
@@ -79,19 +80,22 @@ class _Image:
         return offset
 
     def addresses(self) -> list[tuple[int, int, bool]]:
-        """Return for each address in the image its offset, that of its target, and whether that is a weight."""
+        """Return of each address in the image the offset, its target's, and whether that is a weight."""
         found = []
         for array, start in zip(self.work.arrays, self.work.offsets, strict=True):
             for name, (kind, shift, *_) in (array.dtype.fields or {}).items():
                 for number, value in enumerate(array[name].tolist()):
-                    if kind != np.int64 or value < _SMALLEST_ADDRESS:
-                        continue
-                    target, weight = self.work.offset(value), self.weights.offset(value)
-                    if target is None and weight is None:
-                        raise RuntimeError(f"{name} is the address of neither a weight nor a vector")
-                    at = start + number * array.itemsize + shift
-                    found.append((at, weight, True) if target is None else (at, target, False))
-        return found  # type: ignore[return-value]
+                    if kind == np.int64 and value >= _SMALLEST_ADDRESS:
+                        found.append((start + number * array.itemsize + shift, *self._target(value)))
+        return found
+
+    def _target(self, address: int) -> tuple[int, bool]:
+        target, weight = self.work.offset(address), self.weights.offset(address)
+        if target is not None:
+            return target, False
+        if weight is not None:
+            return weight, True
+        raise RuntimeError("a context holds an address that is not of its own memory or a weight's")
 
 
 @global_compiler_lock
