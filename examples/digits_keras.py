@@ -15,6 +15,7 @@ def train(x, label):
     """Return a model."""
     keras.utils.set_random_seed(0)
     keras.config.set_floatx(str(x.dtype))
+    keras.config.set_dtype_policy(str(x.dtype))
     model = keras.Sequential(
         [
             keras.Input((64,)),

@@ -13,6 +13,8 @@ class Memory:
             net, x = random_network(SHAPES[0], dtype)
             check(net.value_and_jacobian(x, out=results(net)), net.layers, x)
 
+    setup_cache.timeout = 600
+
     def peakmem_value_and_jacobian(self, shape, dtype):
         net, x = random_network(shape, dtype)
         out = results(net)
