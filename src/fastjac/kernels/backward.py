@@ -20,12 +20,12 @@ from fastjac.kernels.panels import (
     times_rows,
     vector,
 )
-from fastjac.kernels.simd import MR, itemsize, panel_width
+from fastjac.kernels.simd import MR, TARGET, itemsize, panel_width
 
 # The rows of a softmax Jacobian sum to zero: up to this many of them, that of the most probable class
-# comes from the others. It collects their errors, and a row of many is not worth that. Nor may it
-# spread NaN, where numbers are not finite.
-SPARED = 16
+# comes from the others. It collects their errors, and a row of many is not worth that; without fused
+# multiply-adds it collects more. Nor may it spread NaN, where numbers are not finite.
+SPARED = 16 if TARGET.fma else 4
 
 SECOND_CACHE = 1 << 18  # bytes that may be counted on to stay in it
 
