@@ -70,6 +70,25 @@ def test_one_special_value_anywhere(dtype, head, which, value):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("widths", [(3, 21, 30), (3, 5, 41, 6, 11), (30, 21, 3), (5, 9)])
+def test_infinity_stays_infinity_where_nothing_cancels(widths, dtype):
+    # All weights are positive. Infinity times the zeros that fill up a vector is NaN, and must not get out.
+    case = Case(widths, "relu", "identity", dtype)
+    net = Network([(np.abs(w), np.abs(b)) for w, b in case.weights()], head="identity")
+    x = np.abs(case.x())
+    x[1] = np.inf
+    y, jac = net.value_and_jacobian(x)
+    assert np.all(np.isposinf(y))
+    assert np.all(np.isfinite(jac))
+    finite = np.abs(case.x())
+    for method, size in (("jvp", widths[0]), ("vjp", widths[-1])):
+        vector = np.ones(size, dtype)
+        vector[-1] = np.inf
+        assert np.all(np.isposinf(getattr(net, method)(finite, vector)[1]))
+    assert_as_reference(net, x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", HIDDEN)
 def test_every_activation_carries_special_pre_activations_on(activation, dtype):
     biases = np.array([0.0, np.nan, np.inf, -np.inf, 2.0, -2.0, -0.0])

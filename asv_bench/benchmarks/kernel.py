@@ -27,7 +27,7 @@ class KernelAlone:
 class Grid:
     """Single calls over the sizes that people use, from a controller's to a picture classifier's."""
 
-    params = [[4, 64, 784], [8, 128, 1024], [1, 10, 100], DTYPES]
+    params = [[4, 64, 784], [8, 128, 1024], [10, 100], DTYPES]
     param_names = ["inputs", "hidden", "outputs", "dtype"]
 
     def setup(self, inputs, hidden, outputs, dtype):
