@@ -70,7 +70,7 @@ def test_one_special_value_anywhere(dtype, head, which, value):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("widths", [(3, 21, 30), (3, 5, 41, 6, 11), (30, 21, 3), (5, 9)])
+@pytest.mark.parametrize("widths", [(3, 21, 30), (3, 5, 41, 6, 11), (6, 7, 7, 10, 7), (30, 21, 3), (5, 9)])
 def test_infinity_stays_infinity_where_nothing_cancels(widths, dtype):
     # All weights are positive. Infinity times the zeros that fill up a vector is NaN, and must not get out.
     case = Case(widths, "relu", "identity", dtype)

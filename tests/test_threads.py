@@ -1,13 +1,21 @@
-"""One network, many threads: each gets its own right answer."""
+"""One network, many threads, callers' and ours: each gets its own right answer, and none is left behind."""
 
 import functools
 import gc
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 from oracles import DTYPES, Case
+
+from fastjac import batches, threads
 
 THREADS = 8
 
@@ -76,3 +84,152 @@ def test_a_network_is_freed_when_its_threads_are_done():
     del net
     gc.collect()
     assert gone() is None
+
+
+def helpers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fastjac")]
+
+
+@pytest.mark.parametrize("n_helpers", [0, 1, 3, 20])
+def test_every_chunk_is_worked_on_once(n_helpers):
+    done = []
+    threads.run(lambda start, stop: done.append((start, stop)), ((i, i + 1) for i in range(500)), n_helpers)
+    assert sorted(done) == [(i, i + 1) for i in range(500)]
+
+
+def test_the_helpers_are_shared_and_wait_for_more():
+    for n_helpers in (1, 3, 2):
+        threads.run(lambda start, stop: time.sleep(0.001), iter([(0, 1)] * 20), n_helpers)
+    before = helpers()
+    assert len(before) >= 3
+    threads.run(lambda start, stop: time.sleep(0.001), iter([(0, 1)] * 20), 3)
+    assert helpers() == before
+    assert all(thread.daemon for thread in before)
+
+
+def test_work_in_work_in_many_callers_does_not_block():
+    done = []
+
+    def deeper(start, stop):
+        threads.run(lambda start, stop: done.append(1), iter([(0, 1)] * 5), 2)
+
+    def call():
+        threads.run(deeper, iter([(0, 1)] * 10), 3)
+
+    run(*[call] * THREADS)
+    assert len(done) == THREADS * 10 * 5
+
+
+@pytest.mark.parametrize("in_helper", [False, True])
+def test_what_goes_wrong_in_any_thread_stops_the_work_and_is_raised(in_helper):
+    caller, begun, at_work = threading.current_thread(), [], []
+
+    def work(start, stop):
+        begun.append(start)
+        at_work.append(start)
+        try:
+            time.sleep(0.01)
+            if (threading.current_thread() is not caller) == in_helper:
+                raise MemoryError("no room")
+            time.sleep(0.05)
+        finally:
+            at_work.remove(start)
+
+    with pytest.raises(MemoryError, match="no room"):
+        threads.run(work, ((i, i + 1) for i in range(10_000)), 2)
+    assert not at_work
+    assert len(begun) < 1000
+    threads.run(lambda start, stop: None, iter([(0, 1)] * 10), 2)
+
+
+def test_nothing_is_kept_of_a_batch():
+    class Work:
+        def __call__(self, start, stop):
+            time.sleep(0.001)
+
+    work = Work()
+    gone = weakref.ref(work)
+    # More helpers than chunks: some come too late.
+    threads.run(work, iter([(0, 1)] * 3), 6)
+    del work
+    for _ in range(1000):
+        if gone() is None:
+            break
+        time.sleep(0.01)
+    assert gone() is None
+
+
+def test_a_network_is_freed_though_the_helpers_worked_for_it():
+    case = Case((50, 60, 10))
+    net = case.network()
+    net.jacobian(np.zeros((2000, 50)), threads=4)
+    gone = weakref.ref(net)
+    del net
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_callers_with_many_threads_each(dtype):
+    cases = [Case((20 + i, 40, 6), dtype=dtype, seed=i) for i in range(THREADS)]
+    networks = [case.network() for case in cases]
+    xs = [np.random.default_rng(i).standard_normal((700, 20 + i)).astype(dtype) for i in range(THREADS)]
+    expected = [net.value_and_jacobian(x) for net, x in zip(networks, xs, strict=True)]
+
+    def work(i):
+        for k in range(10):
+            j = (i + k) % THREADS
+            for got, right in zip(networks[j].value_and_jacobian(xs[j], threads=3), expected[j], strict=True):
+                assert got.tobytes() == right.tobytes()
+
+    run(*(lambda i=i: work(i) for i in range(THREADS)))
+
+
+def script(*arguments, **options):
+    """Run a part of the script in a process of its own; return what it printed."""
+    command = [sys.executable, str(Path(__file__).with_name("thread_scripts.py")), *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_after_fork_makes_helpers_of_its_own():
+    assert script("fork") == "done\n"
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_processes_of_a_pool_use_threads(method):
+    if method == "forkserver" and not hasattr(os, "fork"):
+        pytest.skip("there is no fork")
+    assert script("pool", method) == "done\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("n_threads", ["1", "2", "4"])
+@pytest.mark.parametrize("what", ["value_and_jacobian", "mean_abs", "frobenius"])
+def test_ctrl_c_stops_a_long_batch_and_leaves_no_thread(n_threads, what):
+    seconds, left, again = script("interrupt", n_threads, what).split()
+    # It takes minutes, and is to stop within one second where nothing else keeps the cores busy.
+    assert float(seconds) < 5
+    assert left == "1"
+    assert again == "right"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("n_threads", ["1", "2"])
+def test_ctrl_c_ends_a_process(n_threads):
+    command = [sys.executable, str(Path(__file__).with_name("thread_scripts.py")), "long", n_threads]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begins\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert errors.endswith("KeyboardInterrupt\n")
+
+
+def test_cores_are_those_that_the_process_may_use():
+    assert threads.thread_count("all") == threads.cores() >= 1
+    assert batches.helpers(10**6, 10**6, threads.thread_count(5)) == 4
+    assert batches.helpers(1, 1, threads.thread_count(5)) == 0

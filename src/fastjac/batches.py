@@ -28,7 +28,8 @@ Rows = Callable[[int, int], Array]
 GROUP = 32
 # Work is counted in multiply-adds, of which a core does 2 to 60 in a nanosecond.
 SHORTEST = 500_000  # A thread takes a few microseconds to get a chunk.
-LONGEST = 2_000_000_000  # Ctrl-C waits for the chunks that are being worked on.
+LONGEST = 500_000_000  # Ctrl-C waits for the chunks that are being worked on.
+HEAVIEST = 4 * LONGEST  # of a group: less would forgo what taking samples together gains
 LONGEST_BYTES = 4 << 20  # of inputs: where they are converted, that is done chunk by chunk.
 RESULT_BYTES = 16 << 20  # of the Jacobians that an iterator makes at a time
 
@@ -155,7 +156,7 @@ def results(net: Network, x: Any, batch_size: int | None, n_threads: int) -> Ite
 def group_of(cost: int) -> int:
     """Return the number of samples whose multiples all chunks begin at: `GROUP` or a fraction of it."""
     group = GROUP
-    while group > 1 and group * cost > LONGEST:
+    while group > 1 and group * cost > HEAVIEST:
         group //= 2
     return group
 

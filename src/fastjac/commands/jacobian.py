@@ -1,14 +1,16 @@
-"""``fastjac jacobian MODEL INPUTS -o OUT.npz``: values and Jacobians of a file of inputs, in a file."""
+"""``fastjac jacobian MODEL INPUTS -o OUT``: values and Jacobians of a file of inputs, in a file."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import shutil
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +18,12 @@ from numpy.typing import NDArray
 import fastjac
 from fastjac.commands import CommandError
 from fastjac.commands.inputs import read_inputs, read_network
-from fastjac.commands.output import check_writable, complete_or_absent, npz_member
+from fastjac.commands.output import check_writable, complete_or_absent, npy_file, npz_member
 from fastjac.commands.progress import progress
 
 Array = NDArray[np.floating[Any]]
 
-BLOCK_BYTES = 1 << 20  # of Jacobians between two writes
+BLOCK_BYTES = 1 << 22  # of Jacobians between two writes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-o",
-        metavar="OUT.npz",
+        metavar="OUT",
         dest="out",
         type=Path,
         required=True,
-        help="gets the arrays y (rows, M) and jac (rows, M, N); without the first axis for one sample",
+        help=".npz: gets the arrays y (rows, M) and jac (rows, M, N), without the first axis for one sample; "
+        ".npy: gets jac alone",
     )
     parser.add_argument(
         "--index", metavar="M", type=int, help="only the Jacobian's row M, from 0: jac is (rows, N)"
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, compute, write and summarise."""
-    check_writable(args.out, ".npz")
+    check_writable(args.out, ".npz", ".npy")
     if args.plot is not None:
         check_writable(args.plot, ".png")
         if importlib.util.find_spec("matplotlib") is None:
@@ -57,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
     x = read_inputs(args.inputs, net.n_inputs)
 
     start = time.perf_counter()
-    summary = Summary(net, args.index)
+    summary = Summary(net, args.index, totals=args.plot is not None)
+    with_y = args.out.suffix.lower() == ".npz"
     with complete_or_absent(args.out) as temporary:
-        write(temporary, net, x, args.index, summary)
+        write(temporary, with_y, net, x, args.index, summary)
         seconds = time.perf_counter() - start
         if args.plot is not None:
             from fastjac.commands.plot import heat_map
@@ -69,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
 
     print(f"network  {args.model}: {net}")
     print(f"inputs   {args.inputs}: {summary.count} sample{'s' * (summary.count != 1)}")
-    print(f"written  {args.out}: y and jac, {args.out.stat().st_size / 1e6:.3g} MB in {seconds:.3g} s")
+    size = args.out.stat().st_size
+    amount = f"{size / 1e6:.3g} MB" if size < 999.5e6 else f"{size / 1e9:.3g} GB"
+    print(f"written  {args.out}: {'y and ' * with_y}jac, {amount} in {seconds:.3g} s")
     print(summary)
     if args.plot is not None:
         print(f"drawn    {args.plot}")
@@ -79,9 +85,10 @@ def run(args: argparse.Namespace) -> int:
 class Summary:
     """What is told about all the Jacobians, collected as they pass."""
 
-    def __init__(self, net: fastjac.Network, index: int | None) -> None:
+    def __init__(self, net: fastjac.Network, index: int | None, totals: bool) -> None:
         self.outputs = range(net.n_outputs) if index is None else range(index, index + 1)
         self.count = 0
+        self.totals = totals
         self.total = np.zeros((len(self.outputs), net.n_inputs))
         self.total_magnitude = np.zeros_like(self.total)
         self.largest = -1.0
@@ -94,9 +101,10 @@ class Summary:
         if not magnitude[place] <= self.largest and not np.isnan(self.largest):
             self.largest = float(magnitude[place])
             self.place = (self.count + int(place[0]), int(place[1]), int(place[2]))
-        self.total += jacobians.sum(axis=0, dtype=np.float64)
-        self.total_magnitude += magnitude.sum(axis=0, dtype=np.float64)
         self.count += len(jacobians)
+        if self.totals:
+            self.total += jacobians.sum(axis=0, dtype=np.float64)
+            self.total_magnitude += magnitude.sum(axis=0, dtype=np.float64)
 
     def __str__(self) -> str:
         """Return the line about the largest entry."""
@@ -106,34 +114,56 @@ class Summary:
         return f"largest  |d y[{self.outputs[row]}] / d x[{column}]| = {self.largest:.4g} in sample {sample}"
 
 
-def write(path: Path, net: fastjac.Network, x: NDArray[Any], index: int | None, summary: Summary) -> None:
-    """Write ``y`` and ``jac`` at ``x`` to the .npz file ``path``, a block of samples at a time."""
-    rows = np.atleast_2d(x)
-    leading = x.shape[:-1]
-    shape = (net.n_inputs,) if index is not None else (net.n_outputs, net.n_inputs)
-    y = np.empty((len(rows), net.n_outputs), net.dtype)
-    with zipfile.ZipFile(path, "w") as archive:
-        with npz_member(archive, "jac", leading + shape, net.dtype) as member, progress(len(rows)) as advance:
-            for jacobians in blocks(net, rows, index, y):
-                member.write(jacobians.data)
-                summary.add(jacobians)
-                advance(len(jacobians))
+def write(
+    path: Path, with_y: bool, net: fastjac.Network, x: NDArray[Any], index: int | None, summary: Summary
+) -> None:
+    """Write ``y`` and ``jac`` at ``x`` to an .npz file, or ``jac`` to an .npy file, a block at a time."""
+    rows, leading = np.atleast_2d(x), x.shape[:-1]
+    shape = (*leading, net.n_inputs) if index is not None else (*leading, net.n_outputs, net.n_inputs)
+    if not with_y:
+        with npy_file(path, shape, net.dtype) as file:
+            fill(file, None, net, rows, index, summary)
+        return
+    # The outputs wait in a file without a name: the archive takes one array after the other.
+    with zipfile.ZipFile(path, "w") as archive, tempfile.TemporaryFile(dir=path.parent) as outputs:
+        with npz_member(archive, "jac", shape, net.dtype) as member:
+            fill(member, outputs, net, rows, index, summary)
+        outputs.seek(0)
         with npz_member(archive, "y", (*leading, net.n_outputs), net.dtype) as member:
-            member.write(y.data)
+            shutil.copyfileobj(outputs, member, BLOCK_BYTES)
 
 
-def blocks(net: fastjac.Network, rows: NDArray[Any], index: int | None, y: Array) -> Iterator[Array]:
-    """Fill ``y`` and yield the Jacobians, or their row ``index``, as (samples, outputs, n_inputs)."""
+def fill(
+    jac_file: IO[bytes],
+    y_file: IO[bytes] | None,
+    net: fastjac.Network,
+    rows: NDArray[Any],
+    index: int | None,
+    summary: Summary,
+) -> None:
+    """Write the numbers of all samples."""
+    with progress(len(rows)) as advance:
+        for y, jacobians in blocks(net, rows, index):
+            jac_file.write(jacobians.data)
+            if y_file is not None:
+                y_file.write(y.data)
+            summary.add(jacobians)
+            advance(len(jacobians))
+
+
+def blocks(net: fastjac.Network, rows: NDArray[Any], index: int | None) -> Iterator[tuple[Array, Array]]:
+    """Yield outputs and Jacobians (samples, outputs, N), or their row ``index``, in the same arrays."""
     outputs = net.n_outputs if index is None else 1
     length = max(1, BLOCK_BYTES // (outputs * net.n_inputs * net.dtype.itemsize))
-    buffer = np.empty((min(length, len(rows)), outputs, net.n_inputs), net.dtype)
-    cotangents = np.zeros((len(buffer), net.n_outputs), net.dtype)
+    y = np.empty((min(length, len(rows)), net.n_outputs), net.dtype)
+    jac = np.empty((len(y), outputs, net.n_inputs), net.dtype)
+    cotangents = np.zeros_like(y)
     cotangents[:, index or 0] = 1
     for start in range(0, len(rows), length):
-        block = buffer[: len(rows) - start]
-        part = slice(start, start + len(block))
+        x = rows[start : start + length]
+        size = len(x)
         if index is None:
-            net.value_and_jacobian(rows[part], out=(y[part], block))
+            net.value_and_jacobian(x, out=(y[:size], jac[:size]), threads="all")
         else:
-            net.vjp(rows[part], cotangents[: len(block)], out=(y[part], block[:, 0]))
-        yield block
+            net.vjp(x, cotangents[:size], out=(y[:size], jac[:size, 0]), threads="all")
+        yield y[:size], jac[:size]

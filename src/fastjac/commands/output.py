@@ -14,10 +14,10 @@ import numpy as np
 from fastjac.commands import CommandError
 
 
-def check_writable(path: Path, suffix: str) -> None:
-    """Raise CommandError if ``path`` is a name under which no file ending in ``suffix`` can be put."""
-    if path.suffix.lower() != suffix:
-        raise CommandError(f"{path}: the name of this output must end in {suffix}")
+def check_writable(path: Path, *suffixes: str) -> None:
+    """Raise CommandError if ``path`` is a name under which no file with one of ``suffixes`` can be put."""
+    if path.suffix.lower() not in suffixes:
+        raise CommandError(f"{path}: the name of this output must end in {' or '.join(suffixes)}")
     if not path.parent.is_dir():
         raise CommandError(f"cannot write {path}: there is no folder {path.parent}")
     if path.exists() and not path.is_file():
@@ -36,6 +36,8 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # Some file systems tell only here that there is no room.
         os.replace(temporary, path)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}") from None
@@ -45,11 +47,22 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def npy_file(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[IO[bytes]]:
+    """Yield a file that takes the C-ordered bytes of an .npy file's array, in pieces."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, _header(shape, dtype))
+        yield file
+
+
+@contextlib.contextmanager
 def npz_member(
     archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Iterator[IO[bytes]]:
     """Yield a file that takes the C-ordered bytes of the array ``name`` of an .npz file, in pieces."""
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        np.lib.format.write_array_header_1_0(member, header)
+        np.lib.format.write_array_header_1_0(member, _header(shape, dtype))
         yield member
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
