@@ -22,8 +22,8 @@ TARGETS = {
 FEATURES = {"avx512": "+avx512f,+avx2,+fma", "avx2": "+avx2,+fma", "sse2": "", "neon": ""}
 
 
-def inner_loop(name, element, rows):
-    """Return the instructions of the loop over k of a tile of ``rows`` rows."""
+def inner_loop(name, element, rows, width=simd.NV):
+    """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
     triple, processor, *_ = TARGETS[name]
     target = simd.target_of(triple, FEATURES[name])
     module = ir.Module()
@@ -34,7 +34,7 @@ def inner_loop(name, element, rows):
     k, a, a_panel, b, index, c, c_rows, before, rest, _ = function.args
     # As in a network: the rows of B are as far apart as those of a panel.
     b_stride = simd.INT(simd.NV * target.vector_bytes)
-    simd.emit_tile(vectors, rows, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)
+    simd.emit_tile(vectors, rows, width, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)
     builder.ret_void()
 
     parsed = llvm.parse_assembly(str(module))
@@ -60,11 +60,12 @@ def test_target_follows_the_features():
 def test_every_tile_multiplies_in_registers(name, element):
     *_, multiply_add, stack = TARGETS[name]
     for rows in range(1, simd.most_rows(simd.target_of(TARGETS[name][0], FEATURES[name])) + 1):
-        loop = inner_loop(name, element, rows)
-        products = sum(bool(re.search(multiply_add, line)) for line in loop)
-        assert products >= simd.NV * rows and products % (simd.NV * rows) == 0, "\n".join(loop)
-        spills = [line for line in loop if re.search(stack, line)]
-        assert not spills, f"{rows} rows:\n" + "\n".join(loop)
+        for width in range(1, simd.NV + 1):
+            loop = inner_loop(name, element, rows, width)
+            products = sum(bool(re.search(multiply_add, line)) for line in loop)
+            assert products >= width * rows and products % (width * rows) == 0, "\n".join(loop)
+            spills = [line for line in loop if re.search(stack, line)]
+            assert not spills, f"{rows} rows:\n" + "\n".join(loop)
 
 
 @pytest.mark.parametrize("name", TARGETS)

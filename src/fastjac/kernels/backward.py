@@ -99,6 +99,7 @@ def _multiply(dtype, context, layer, step, spared, jac):
             tile(
                 dtype,
                 count,
+                cols,
                 layer.count,
                 left + start * row,
                 rows * row,
@@ -252,7 +253,7 @@ def tangent(dtype, context, layers, u, out):
     clear_tail(dtype, at, context.n_inputs)
     for i in range(context.n_layers):
         layer = layers[i]
-        times_w(dtype, context, layer, at, following)
+        times_w(dtype, context, layers, i, at, following)
         at, following = following, at
         if i < context.n_layers - 1:
             t, slope = vector(dtype, at, layer.fan_out), vector(dtype, layer.slope, layer.fan_out)

@@ -210,11 +210,11 @@ def activate(code, parameter, a, slope):
 
 @_compiled
 def exponentials(z, out):
-    """Write ``exp(z - max(z))``; return the index of the largest ``z``."""
+    """Write ``exp(z - max(z))``, but 0 for the largest ``z``, and return the index of that."""
     best = 0
     for i in range(z.size):
         best = i if z[i] > z[best] else best
     largest = z[best]
     for i in range(z.size):
-        out[i] = exp(np.float64(z[i] - largest))
+        out[i] = exp(np.float64(z[i] - largest)) if i != best else 0.0
     return best

@@ -33,6 +33,7 @@ def _times_raw(dtype, context, layer, x, out):
             tile(
                 dtype,
                 1,
+                width,
                 layer.fan_in,
                 x,
                 width * size,
@@ -54,12 +55,16 @@ def _times_raw(dtype, context, layer, x, out):
 
 
 @inner
-def times_w(dtype, context, layer, x, out):
-    """Write ``x @ w`` (padded fan_out,)."""
+def times_w(dtype, context, layers, number, x, out):
+    """Write ``x @ w`` (padded fan_out,) of a layer, with what the layer before it gives for ``x``."""
+    layer = layers[number]
     if layer.raw:
         _times_raw(dtype, context, layer, x, out)
-    elif layer.forward:
-        times_rows(dtype, layer.fan_in, layer.fan_out, layer.w, x, context.units, layer.fan_in, context, out)
+    elif layer.rows:
+        index, count = context.units, layer.fan_in
+        if layer.skips:
+            index, count = layers[number - 1].active, layers[number - 1].count
+        times_rows(dtype, layer.fan_in, layer.fan_out, layer.rows, x, index, count, context, out)
         clear_tail(dtype, out, layer.fan_out)
     else:
         rows_times(dtype, layer.fan_out, layer.fan_in, layer.w, x, out)
@@ -71,14 +76,15 @@ def _forward(dtype, context, layers, x):
     copy(dtype, x, context.n_inputs, context.x)
     at = context.x
     broken = False
-    for layer in layers:
-        times_w(dtype, context, layer, at, layer.a)
+    for i in range(context.n_layers):
+        layer = layers[i]
+        times_w(dtype, context, layers, i, at, layer.a)
         at = layer.a
         a, b = vector(dtype, at, layer.fan_out), vector(dtype, layer.b, layer.fan_out)
         slope = vector(dtype, layer.slope, layer.fan_out)
-        for i in range(a.size):
-            a[i] += b[i]
-            broken |= a[i] - a[i] != 0  # infinite or NaN
+        for h in range(a.size):
+            a[h] += b[h]
+            broken |= a[h] - a[h] != 0  # infinite or NaN
         activate(layer.activation, layer.parameter, a, slope)
         _compact(layer, slope)
     # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
@@ -124,6 +130,7 @@ def _forward_block(dtype, context, layers, x):
             tile(
                 dtype,
                 min(block, rows - start),
+                width,
                 layer.fan_in,
                 layer.w + start * row,
                 rows * row,
@@ -201,21 +208,23 @@ def _head(dtype, context, layer, y):
         return 0
     shares = vector(dtype, context.shares, layer.fan_out)
     best = exponentials(z, shares)
-    # The sum is a dot with ones, many short sums at a time: one long sum would round more.
+    # What is left beside the largest, which is 1 unless it is not finite, is a dot with ones, many short
+    # sums at a time: one long sum would round more.
     width = panel_width(dtype)
     dots(dtype, 1, (layer.fan_out + width - 1) // width, context.ones, 0, context.shares, context.edge)
-    total = vector(dtype, context.edge, 1)[0]
+    rest = vector(dtype, context.edge, 1)[0]
+    largest = z[best] - z[best] + 1
+    total = largest + rest
     for m in range(z.size):
-        shares[m] /= total
-        out[m] = gain[m] = shares[m]
+        share = shares[m] / total
+        out[m] = gain[m] = share
+        shares[m] = -share
+    out[best] = gain[best] = largest / total
+    shares[best] = -gain[best]
+    if gain[best] >= 0.5:
+        context.pivot, shares[best] = best, rest / total
     if layer.activation == LOG_SOFTMAX:
         log_total = z.dtype.type(math.log(total))
         for m in range(z.size):
             out[m], gain[m] = z[m] - z[best] - log_total, 1
-    rest = z.dtype.type(0)
-    for m in range(z.size):
-        rest += shares[m] if m != best else 0
-        shares[m] = -shares[m]
-    if shares[best] <= -0.5:
-        context.pivot, shares[best] = best, rest
     return best

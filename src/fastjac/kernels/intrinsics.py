@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -39,22 +41,20 @@ def _panel_width(dtype):  # type: ignore[no-untyped-def]
     return lambda dtype: value
 
 
-def _for_rows(
-    emit: Any, dtype: Any, rows: Any, context: Any, builder: ir.IRBuilder, args: list[ir.Value]
-) -> None:
-    """Emit ``emit`` for the literal ``rows``, or a branch to each number of rows from 1 to `MR`."""
-    vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-    number, *rest = args[1:]
-    if isinstance(rows, types.IntegerLiteral):
-        emit(vectors, rows.literal_value, *rest)
-        return
+def _choices(rows: Any) -> list[int]:
+    """Return the one number of rows that is literal, or all from 1 to `MR`."""
+    return [rows.literal_value] if isinstance(rows, types.IntegerLiteral) else list(range(1, MR + 1))
+
+
+def _switch(builder: ir.IRBuilder, number: ir.Value, cases: dict[int, Callable[[], None]]) -> None:
+    """Emit a branch to the case of a number."""
     done = builder.append_basic_block("done")
     switch = builder.switch(number, done)
-    for count in range(1, MR + 1):
-        block = builder.append_basic_block(f"rows{count}")
-        switch.add_case(INT(count), block)
+    for value, emit in cases.items():
+        block = builder.append_basic_block(f"case{value}")
+        switch.add_case(INT(value), block)
         builder.position_at_end(block)
-        emit(vectors, count, *rest)
+        emit()
         builder.branch(done)
     builder.position_at_end(done)
 
@@ -64,6 +64,7 @@ def tile(
     typing: Any,
     dtype: Any,
     rows: Any,
+    cols: Any,
     k: Any,
     a: Any,
     a_panel: Any,
@@ -75,13 +76,22 @@ def tile(
     before: Any,
     rest: Any,
 ) -> Any:
-    """``tile(dtype, rows, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)``."""
+    """``tile(dtype, rows, cols, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)``."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        _for_rows(emit_tile, dtype, rows, context, builder, args)
+        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
+        number, columns, *rest = args[1:]
+        # As many vectors as the columns need.
+        wide = builder.zext(builder.icmp_signed(">", columns, INT(vectors.lanes)), INT)
+        cases = {
+            2 * n + width - 1: functools.partial(emit_tile, vectors, n, width, *rest)
+            for n in _choices(rows)
+            for width in range(1, NV + 1)
+        }
+        _switch(builder, builder.add(builder.mul(number, INT(2)), wide), cases)
         return context.get_dummy_value()
 
-    return types.void(dtype, rows, *[types.intp] * 10), codegen
+    return types.void(dtype, rows, *[types.intp] * 11), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -89,21 +99,31 @@ def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: A
     """``dots(dtype, rows, panels, w, panel_bytes, x, z)``."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        _for_rows(emit_dots, dtype, rows, context, builder, args)
+        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
+        _switch(
+            builder, args[1], {n: functools.partial(emit_dots, vectors, n, *args[2:]) for n in _choices(rows)}
+        )
         return context.get_dummy_value()
 
     return types.void(dtype, rows, *[types.intp] * 5), codegen
 
 
 @intrinsic
-def transpose(typing: Any, dtype: Any, source: Any, stride: Any, out: Any, out_stride: Any) -> Any:
-    """``transpose(dtype, source, stride, out, out_stride)``."""
+def transpose(typing: Any, dtype: Any, side: Any, source: Any, stride: Any, out: Any, out_stride: Any) -> Any:
+    """``transpose(dtype, side, source, stride, out, out_stride)``."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        emit_transpose(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
+        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
+        cases = {}
+        for side in (1 << shift for shift in range(vectors.lanes.bit_length())):
+            narrow = TARGET._replace(vector_bytes=side * vectors.size)
+            cases[side] = functools.partial(
+                emit_transpose, Vectors(builder, vectors.element, narrow), *args[2:]
+            )
+        _switch(builder, args[1], cases)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 4), codegen
+    return types.void(dtype, *[types.intp] * 5), codegen
 
 
 @intrinsic(prefer_literal=True)

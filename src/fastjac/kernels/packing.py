@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ LAYER = _record(
     fan_out="i8",
     w="i8",  # panels: w.T, or w where `forward`; or w as it is, row-major, where `raw`
     forward="i8",
+    rows="i8",  # panels: w for the forward pass of one sample, or 0 where w.T serves
+    skips="i8",  # that reads only the rows of the units before that are active
     raw="i8",
     b="i8",
     activation="i8",
@@ -158,6 +161,17 @@ class Packed:
             pack_panels(layer.w if forward else layer.w.T)
             for layer, forward in zip(layers, self.forward, strict=True)
         ]
+        # Inactive ReLUs are 0 and need no weights, unless 0 times a weight is NaN. To read only those of
+        # the others, w is kept beside w.T.
+        self.skips = [False] + [
+            before.activation.name == "relu" and not raw and bool(np.isfinite(layer.w).all())
+            for before, layer in pairwise(layers)
+        ]
+        self.rows = {
+            i: pack_panels(layer.w)
+            for i, layer in enumerate(layers)
+            if self.skips[i] and not self.forward[i] and layer.b.size > simd.panel_width(layer.w.dtype)
+        }
 
 
 class Context:
@@ -183,11 +197,14 @@ class Context:
         width = simd.panel_width(self._dtype)
         self._layers = self._keep(np.zeros(len(layers), LAYER))
         self._layers[0]["raw"] = packed.raw
-        for record, layer, w, forward in zip(
-            self._layers, layers, packed.weights, packed.forward, strict=True
-        ):
+        for i, (record, layer) in enumerate(zip(self._layers, layers, strict=True)):
             record["fan_in"], record["fan_out"] = layer.w.shape
-            record["w"], record["forward"] = w.ctypes.data, forward
+            record["w"], record["forward"] = packed.weights[i].ctypes.data, packed.forward[i]
+            if packed.forward[i]:
+                record["rows"] = record["w"]
+            elif i in packed.rows:
+                record["rows"] = packed.rows[i].ctypes.data
+            record["skips"] = packed.skips[i]
             record["b"] = layer.b.ctypes.data
             record["activation"] = list(ACTIVATIONS).index(layer.activation.name)
             record["parameter"] = layer.activation.parameter

@@ -50,7 +50,9 @@ def times_rows(dtype, rows, cols, panels, x, index, count, context, out):
     for p in range((cols + width - 1) // width):
         at = panels + p * rows * width * size
         row = width * size
-        tile(dtype, 1, count, x, row, at, row, index, out + p * row, context.panel_rows, 0, 0)
+        tile(
+            dtype, 1, cols - p * width, count, x, row, at, row, index, out + p * row, context.panel_rows, 0, 0
+        )
 
 
 @inner
@@ -87,17 +89,12 @@ def copy_rows(dtype, edge, rows, cols, out, offsets):
 @inner
 def exchange(dtype, source, stride, rows, cols, out, out_stride):
     """Write a (rows, cols) matrix transposed; rows are ``stride`` and ``out_stride`` bytes apart."""
-    size, square = itemsize(dtype), panel_width(dtype) // NV
-    if rows >= square and cols >= square:
-        for i in range(0, rows, square):
-            r = min(i, rows - square)  # The last square overlaps the one before it.
-            for j in range(0, cols, square):
-                c = min(j, cols - square)
-                transpose(
-                    dtype, source + r * stride + c * size, stride, out + c * out_stride + r * size, out_stride
-                )
-    else:
-        for r in range(rows):
-            values = vector(dtype, source + r * stride, cols)
-            for c in range(cols):
-                vector(dtype, out + c * out_stride + r * size, 1)[0] = values[c]
+    size, side = itemsize(dtype), panel_width(dtype) // NV
+    while side > min(rows, cols):
+        side //= 2
+    for i in range(0, rows, side):
+        r = min(i, rows - side)  # The last square overlaps the one before it.
+        for j in range(0, cols, side):
+            c = min(j, cols - side)
+            to = out + c * out_stride + r * size
+            transpose(dtype, side, source + r * stride + c * size, stride, to, out_stride)

@@ -6,12 +6,12 @@ contiguous elements: element (r, c) is at ``(c // NR * rows + r) * NR + c % NR``
 `NV` vectors of the compile target.
 
 `tile` computes ``C[r, :] = sum_k A[r, k] * B[k, :]`` over the units k of an index, for 1 to `MR` rows of A
-and one panel of B, in registers. A is a panel matrix given from its first row on, with ``a_panel`` bytes
-from one panel to the next; the rows of B are ``b_stride`` bytes apart and need no alignment. It writes NR
-elements of each row of C, at a byte offset from a table, and, where ``rest`` is not 0, the row
+and one panel of B, or its first vector, in registers. A is a panel matrix given from its first row on, with
+``a_panel`` bytes from one panel to the next; the rows of B are ``b_stride`` bytes apart, at any address.
+It writes as much of each row of C, at a byte offset from a table, and, where ``rest`` is not 0, the row
 ``rest = before - sum of the rows``.
-`transpose` writes a square, one vector from each of as many rows, with rows and columns exchanged; rows
-are ``stride`` and ``out_stride`` bytes apart.
+`transpose` writes a square of ``side`` rows and columns exchanged; rows are ``stride`` and ``out_stride``
+bytes apart. The side is a power of two up to the elements of a vector.
 `scale` computes one row of a panel, ``out = (row - mean) * gain``, with ``mean`` a row and ``gain`` one
 element or, where ``across``, the other way round.
 `dots` computes the products of 1 to `MR` rows of a panel matrix with a padded vector.
@@ -20,6 +20,7 @@ Addresses are integers; nothing outside the named ranges is read or written.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +103,12 @@ class Vectors:
         """Write a vector to an address plus an offset."""
         self.builder.store(value, self.at(address, offset, self.type), align=self.size)
 
+    def store_lanes(self, value: ir.Value, count: int, address: ir.Value, offset: int) -> None:
+        """Write the first ``count`` lanes of a vector to an address plus an offset."""
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(count)))
+        part = self.builder.shuffle_vector(value, value, mask)
+        self.builder.store(part, self.at(address, offset, part.type), align=self.size)
+
     def broadcast(self, address: ir.Value, offset: ir.Value | int) -> ir.Value:
         """Return the element at an address plus an offset in every lane."""
         scalar = self.builder.load(self.at(address, offset, self.element), align=self.size)
@@ -123,6 +130,18 @@ class Vectors:
         """Return the sum of the lanes, in the order that is fastest."""
         add = self._declare("llvm.vector.reduce.fadd", [self.element, self.type], self.element)
         return self.builder.call(add, [ir.Constant(self.element, -0.0), value], fastmath=("reassoc",))
+
+    def totals(self, values: list[ir.Value]) -> ir.Value:
+        """Return a vector of the sums of the lanes of at most as many vectors as there are lanes."""
+        lanes, distance = range(self.lanes), self.lanes // 2
+        while distance:
+            # Of each pair of vectors, half of the lanes are added to the other half.
+            low = [(k & ~distance) + (self.lanes if k & distance else 0) for k in lanes]
+            high = [k + distance for k in low]
+            pairs = itertools.zip_longest(values[:distance], values[distance:], fillvalue=self.zero)
+            values = [self.builder.fadd(self.shuffle(a, b, low), self.shuffle(a, b, high)) for a, b in pairs]
+            distance //= 2
+        return values[0]
 
     def _declare(self, name: str, arguments: list[ir.Type], result: ir.Type) -> ir.Function:
         full = f"{name}.v{self.lanes}f{8 * self.size}"
@@ -167,6 +186,7 @@ class Loop:
 def emit_tile(
     vectors: Vectors,
     rows: int,
+    width: int,
     k: ir.Value,
     a: ir.Value,
     a_panel: ir.Value,
@@ -178,11 +198,11 @@ def emit_tile(
     before: ir.Value,
     rest: ir.Value,
 ) -> None:
-    """Emit the register tile of ``rows`` rows; see the top of this file."""
-    builder, width = vectors.builder, vectors.target.vector_bytes
+    """Emit the register tile of ``rows`` rows, ``width`` vectors wide; see the top of this file."""
+    builder, size = vectors.builder, vectors.target.vector_bytes
     lane_bits = (NV * vectors.lanes).bit_length() - 1
     # A multiply-add takes four cycles: a tile of few rows works on several k at a time to fill them.
-    chains = max(1, 4 // rows)
+    chains = max(1, 4 * NV // (rows * width))
 
     def step(position: ir.Value, acc: list[ir.Value]) -> list[ir.Value]:
         """Add the products of one k to the accumulators of one chain."""
@@ -191,17 +211,17 @@ def emit_tile(
         lane = builder.and_(unit, INT((1 << lane_bits) - 1))
         a_unit = builder.add(a, builder.mul(builder.lshr(unit, INT(lane_bits)), a_panel))
         a_unit = builder.add(a_unit, builder.mul(lane, INT(vectors.size)))
-        b_vectors = [vectors.load(b_row, j * width) for j in range(NV)]
+        b_vectors = [vectors.load(b_row, j * size) for j in range(width)]
         result = []
         for r in range(rows):
-            factor = vectors.broadcast(a_unit, r * NV * width)
-            result += [vectors.multiply_add(factor, b_vectors[j], acc[r * NV + j]) for j in range(NV)]
+            factor = vectors.broadcast(a_unit, r * NV * size)
+            result += [vectors.multiply_add(factor, b_vectors[j], acc[r * width + j]) for j in range(width)]
         return result
 
     def run(start: ir.Value, stride: int, acc: list[ir.Value]) -> tuple[ir.Value, list[ir.Value]]:
         """Emit the loop over k in strides with one chain of accumulators for each k of a stride."""
         loop = Loop(builder, start, k, stride, acc)
-        share = rows * NV
+        share = rows * width
         values: list[ir.Value] = []
         for chain in range(stride):
             position = builder.add(loop.i, INT(chain))
@@ -209,8 +229,8 @@ def emit_tile(
         loop.close(values)
         return loop.i, loop.values
 
-    position, acc = run(INT(0), chains, [vectors.zero] * (chains * rows * NV))
-    while len(acc) > rows * NV:
+    position, acc = run(INT(0), chains, [vectors.zero] * (chains * rows * width))
+    while len(acc) > rows * width:
         half = len(acc) // 2
         acc = [builder.fadd(acc[i], acc[half + i]) for i in range(half)]
     if chains > 1:
@@ -218,14 +238,14 @@ def emit_tile(
 
     for r in range(rows):
         row = builder.load(vectors.at(c_rows, 8 * r, INT), align=8)
-        for j in range(NV):
-            vectors.store(acc[r * NV + j], builder.add(c, row), j * width)
+        for j in range(width):
+            vectors.store(acc[r * width + j], builder.add(c, row), j * size)
     with builder.if_then(builder.icmp_signed("!=", rest, INT(0))):
-        for j in range(NV):
-            value = vectors.load(before, j * width)
+        for j in range(width):
+            value = vectors.load(before, j * size)
             for r in range(rows):
-                value = builder.fsub(value, acc[r * NV + j])
-            vectors.store(value, rest, j * width)
+                value = builder.fsub(value, acc[r * width + j])
+            vectors.store(value, rest, j * size)
 
 
 def emit_dots(
@@ -247,10 +267,10 @@ def emit_dots(
     for i, acc in enumerate(loop.values):
         values.append(vectors.multiply_add(vectors.load(w_panel, i * width, width), x_vectors[i % NV], acc))
     loop.close(values)
-    for r in range(rows):
-        row = loop.values[r * NV : (r + 1) * NV]
-        total = vectors.total(builder.fadd(*row))
-        builder.store(total, vectors.at(z, r * vectors.size, vectors.element), align=vectors.size)
+    sums = [builder.fadd(loop.values[i], loop.values[i + 1]) for i in range(0, rows * NV, NV)]
+    for start in range(0, rows, vectors.lanes):
+        part = sums[start : start + vectors.lanes]
+        vectors.store_lanes(vectors.totals(part), len(part), z, start * vectors.size)
 
 
 def emit_transpose(
