@@ -74,6 +74,8 @@ class Network:
     """
 
     layers: tuple[Layer, ...]
+    n_inputs: int
+    n_outputs: int
     plan: Plan
     dtype: np.dtype[Any]
     input_names: tuple[str, ...] | None
@@ -100,6 +102,8 @@ class Network:
         # Past __setattr__, which refuses.
         self.__dict__.update(
             layers=checked,
+            n_inputs=sizes[0],
+            n_outputs=sizes[-1],
             plan=packed.plan,
             dtype=checked[0].w.dtype,
             input_names=_names(input_names, "input_names", sizes[0]),
@@ -109,16 +113,6 @@ class Network:
             _thread=thread,
             _batches=Batches(thread, checked, packed.plan),
         )
-
-    @property
-    def n_inputs(self) -> int:
-        """N."""
-        return self.plan.sizes[0]
-
-    @property
-    def n_outputs(self) -> int:
-        """M."""
-        return self.plan.sizes[-1]
 
     def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
         """Return the output ``y`` (M,) for the inputs ``x`` (N,); see `value_and_jacobian`."""

@@ -123,9 +123,7 @@ def _head_rows(dtype, context, layer, spared):
     size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
     row, pivot = width * size, context.pivot
     if layer.activation >= SOFTMAX:
-        times_rows(
-            dtype, rows, layer.fan_in, layer.w, context.shares, context.units, rows, context, context.extra
-        )
+        times_rows(dtype, rows, layer.fan_in, layer.w, context.shares, context.units, rows, context.extra)
     out = context.scaled
     for p in range((layer.fan_in + width - 1) // width):
         panel, extra, mean = layer.w + p * rows * row, context.extra + p * row, context.mean + p * row
@@ -238,7 +236,6 @@ def cotangent(dtype, context, layers, v, out):
                 context.cotangent,
                 index,
                 count,
-                context,
                 context.tangent,
             )
         copy(dtype, context.tangent, layer.fan_in, context.cotangent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, exponentials
-from fastjac.kernels.intrinsics import dots, tile
+from fastjac.kernels.intrinsics import dots, long_row, tile
 from fastjac.kernels.panels import (
     clear_tail,
     copy,
@@ -20,31 +20,20 @@ from fastjac.kernels.panels import (
     times_rows,
     vector,
 )
-from fastjac.kernels.simd import itemsize, panel_width
+from fastjac.kernels.simd import LONG, NV, itemsize, panel_width
 
 
 @inner
 def _times_raw(dtype, context, layer, x, out):
     """Write ``x @ w`` for a ``w`` that is not packed."""
     size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
-    if cols >= width:
-        for start in range(0, cols, width):
-            at = min(start, cols - width) * size  # The last tile overlaps the one before it.
-            tile(
-                dtype,
-                1,
-                width,
-                layer.fan_in,
-                x,
-                width * size,
-                layer.w + at,
-                cols * size,
-                context.units,
-                out + at,
-                context.panel_rows,
-                0,
-                0,
-            )
+    lanes = width // NV
+    if cols >= lanes:
+        vectors = min(LONG, cols // lanes)
+        for start in range(0, cols, vectors * lanes):
+            at = min(start, cols - vectors * lanes) * size  # The last row overlaps the one before it.
+            row = width * size
+            long_row(dtype, vectors, layer.fan_in, x, row, layer.w + at, cols * size, context.units, out + at)
     else:
         w = vector(dtype, layer.w, layer.fan_in * cols)
         values, sums = vector(dtype, x, layer.fan_in), vector(dtype, out, cols)
@@ -64,7 +53,7 @@ def times_w(dtype, context, layers, number, x, out):
         index, count = context.units, layer.fan_in
         if layer.skips:
             index, count = layers[number - 1].active, layers[number - 1].count
-        times_rows(dtype, layer.fan_in, layer.fan_out, layer.rows, x, index, count, context, out)
+        times_rows(dtype, layer.fan_in, layer.fan_out, layer.rows, x, index, count, out)
         clear_tail(dtype, out, layer.fan_out)
     else:
         rows_times(dtype, layer.fan_out, layer.fan_in, layer.w, x, out)

@@ -17,6 +17,7 @@ from numba.np.numpy_support import as_dtype
 from fastjac.kernels.simd import (
     BYTE_POINTER,
     INT,
+    LONG,
     MR,
     NV,
     TARGET,
@@ -59,7 +60,7 @@ def _switch(builder: ir.IRBuilder, number: ir.Value, cases: dict[int, Callable[[
     builder.position_at_end(done)
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def tile(
     typing: Any,
     dtype: Any,
@@ -84,14 +85,41 @@ def tile(
         # As many vectors as the columns need.
         wide = builder.zext(builder.icmp_signed(">", columns, INT(vectors.lanes)), INT)
         cases = {
-            2 * n + width - 1: functools.partial(emit_tile, vectors, n, width, *rest)
-            for n in _choices(rows)
+            NV * n + width - 1: functools.partial(emit_tile, vectors, n, width, *rest)
+            for n in range(1, MR + 1)
             for width in range(1, NV + 1)
         }
-        _switch(builder, builder.add(builder.mul(number, INT(2)), wide), cases)
+        _switch(builder, builder.add(builder.mul(number, INT(NV)), wide), cases)
         return context.get_dummy_value()
 
-    return types.void(dtype, rows, *[types.intp] * 11), codegen
+    return types.void(dtype, *[types.intp] * 12), codegen
+
+
+@intrinsic
+def long_row(
+    typing: Any,
+    dtype: Any,
+    vectors: Any,
+    k: Any,
+    a: Any,
+    a_panel: Any,
+    b: Any,
+    b_stride: Any,
+    index: Any,
+    c: Any,
+) -> Any:
+    """``long_row(dtype, vectors, k, a, a_panel, b, b_stride, index, c)``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        emitter, zero = Vectors(builder, context.get_value_type(dtype.dtype), TARGET), INT(0)
+        cases = {
+            width: functools.partial(emit_tile, emitter, 1, width, *args[2:], None, zero, zero)
+            for width in range(1, LONG + 1)
+        }
+        _switch(builder, args[1], cases)
+        return context.get_dummy_value()
+
+    return types.void(dtype, *[types.intp] * 8), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit
 
-from fastjac.kernels.intrinsics import dots, pointer, tile, transpose
+from fastjac.kernels.intrinsics import dots, long_row, pointer, transpose
 from fastjac.kernels.simd import MR, NV, itemsize, panel_width
 
 inner = njit(nogil=True, error_model="numpy")
@@ -44,15 +44,14 @@ def rows_times(dtype, rows, cols, panels, x, out):
 
 
 @inner
-def times_rows(dtype, rows, cols, panels, x, index, count, context, out):
+def times_rows(dtype, rows, cols, panels, x, index, count, out):
     """Write ``sum_k x[k] * panels[index[k], :]`` (padded cols,) for ``count`` of the rows."""
     size, width = itemsize(dtype), panel_width(dtype)
+    row, lanes = width * size, width // NV
     for p in range((cols + width - 1) // width):
-        at = panels + p * rows * width * size
-        row = width * size
-        tile(
-            dtype, 1, cols - p * width, count, x, row, at, row, index, out + p * row, context.panel_rows, 0, 0
-        )
+        vectors = min(NV, (cols - p * width + lanes - 1) // lanes)
+        at = panels + p * rows * row
+        long_row(dtype, vectors, count, x, row, at, row, index, out + p * row)
 
 
 @inner

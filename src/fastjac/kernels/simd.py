@@ -10,6 +10,7 @@ and one panel of B, or its first vector, in registers. A is a panel matrix given
 ``a_panel`` bytes from one panel to the next; the rows of B are ``b_stride`` bytes apart, at any address.
 It writes as much of each row of C, at a byte offset from a table, and, where ``rest`` is not 0, the row
 ``rest = before - sum of the rows``.
+`long_row` is a tile of one row and 1 to `LONG` vectors, which follow each other in B.
 `transpose` writes a square of ``side`` rows and columns exchanged; rows are ``stride`` and ``out_stride``
 bytes apart. The side is a power of two up to the elements of a vector.
 `scale` computes one row of a panel, ``out = (row - mean) * gain``, with ``mean`` a row and ``gain`` one
@@ -28,6 +29,7 @@ from llvmlite import ir
 from numba.core.registry import cpu_target
 
 NV = 2
+LONG = 8  # vectors of a long row
 INT = ir.IntType(64)
 BYTE_POINTER = ir.IntType(8).as_pointer()
 
@@ -194,7 +196,7 @@ def emit_tile(
     b_stride: ir.Value,
     index: ir.Value,
     c: ir.Value,
-    c_rows: ir.Value,
+    c_rows: ir.Value | None,
     before: ir.Value,
     rest: ir.Value,
 ) -> None:
@@ -237,7 +239,7 @@ def emit_tile(
         _, acc = run(position, 1, acc)
 
     for r in range(rows):
-        row = builder.load(vectors.at(c_rows, 8 * r, INT), align=8)
+        row = builder.load(vectors.at(c_rows, 8 * r, INT), align=8) if c_rows else INT(0)
         for j in range(width):
             vectors.store(acc[r * width + j], builder.add(c, row), j * size)
     with builder.if_then(builder.icmp_signed("!=", rest, INT(0))):
