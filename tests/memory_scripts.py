@@ -144,7 +144,7 @@ def loop(dtype):
     case = Case((20, 32, 5), dtype=np.dtype(dtype).type)
     net, x = case.network(), case.x()
     y, jac = net.value_and_jacobian(x)
-    routine, address = net._value_and_jacobian, net._thread.address
+    routine, address = net._routine("value_and_jacobian"), net._thread.address
 
     @njit
     def repeat(times, address, x, y, jac):

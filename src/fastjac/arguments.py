@@ -22,7 +22,7 @@ def as_samples(value: ArrayLike, name: str, size: int) -> Array:
 
 
 def flat_as_it_is(array: Any, shape: tuple[int, ...], ndim: int, dtype: np.dtype[Any]) -> Array:
-    """Return a C-contiguous ``array`` of ``shape`` with ``ndim`` axes, the leading ones flattened into one.
+    """Return an aligned C-contiguous ``array`` of ``shape``, leading axes flattened to make ``ndim`` of them.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def flat_as_it_is(array: Any, shape: tuple[int, ...], ndim: int, dtype: np.dtype
         If it is another array; what is wrong with it is not said.
     """
     fits = type(array) is np.ndarray and array.dtype is dtype and array.shape == shape
-    if not fits or not array.flags.c_contiguous:
+    if not fits or not (array.flags.c_contiguous and array.flags.aligned):
         raise ValueError
     flat: Array = array if array.ndim == ndim else array.reshape(-1, *shape[len(shape) - ndim + 1 :])
     return flat

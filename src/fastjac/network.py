@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastjac import embedding
 from fastjac.arguments import new_where_none
 from fastjac.batches import Batches, results
-from fastjac.kernels import fused
+from fastjac.kernels import entry, fused
 from fastjac.kernels.packing import Context, Packed
 from fastjac.layers import Activation, Layer, as_layers
 from fastjac.plan import Plan
@@ -24,12 +24,43 @@ from fastjac.threads import thread_count
 Array = NDArray[Any]
 
 
-class _ThreadContext(threading.local):
-    """The calling thread's context: made when a thread first asks, freed when it ends."""
+class _Thread(threading.local):
+    """What the calling thread works with: made when it first asks, freed when it ends.
+
+    Attributes
+    ----------
+    address : int
+        Of its context.
+    value, value_and_jacobian, jacobian, vjp, jvp : callable
+        The routines for one sample in arrays that fit; they return False, with nothing written, for others.
+    """
 
     def __init__(self, packed: Packed) -> None:
         self.context = Context(packed)
         self.address = self.context.address
+        self.dtype = packed.layers[0].w.dtype
+        self.n_outputs = packed.plan.sizes[-1]
+
+    @cached_property
+    def value(self) -> Any:
+        return entry.bound("value", self.dtype, self.context)
+
+    @cached_property
+    def value_and_jacobian(self) -> Any:
+        return entry.bound("value_and_jacobian", self.dtype, self.context)
+
+    @cached_property
+    def jacobian(self) -> Any:
+        call, y = self.value_and_jacobian, np.empty(self.n_outputs, self.dtype)
+        return lambda x, jac: call(x, y, jac)
+
+    @cached_property
+    def vjp(self) -> Any:
+        return entry.bound("vjp", self.dtype, self.context)
+
+    @cached_property
+    def jvp(self) -> Any:
+        return entry.bound("jvp", self.dtype, self.context)
 
 
 class Network:
@@ -80,9 +111,9 @@ class Network:
     dtype: np.dtype[Any]
     input_names: tuple[str, ...] | None
     output_names: tuple[str, ...] | None
-    _x_shape: tuple[int]
+    _results: dict[str, dict[str, tuple[int, ...]]]
     _packed: Packed
-    _thread: _ThreadContext
+    _thread: _Thread
     _batches: Batches
 
     def __init__(
@@ -98,7 +129,7 @@ class Network:
         checked = as_layers(layers, activation, head, dtype)
         sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
         packed = Packed(checked, Plan(sizes))
-        thread = _ThreadContext(packed)
+        thread = _Thread(packed)
         # Past __setattr__, which refuses.
         self.__dict__.update(
             layers=checked,
@@ -108,7 +139,7 @@ class Network:
             dtype=checked[0].w.dtype,
             input_names=_names(input_names, "input_names", sizes[0]),
             output_names=_names(output_names, "output_names", sizes[-1]),
-            _x_shape=sizes[:1],
+            _results=_results(sizes[0], sizes[-1]),
             _packed=packed,
             _thread=thread,
             _batches=Batches(thread, checked, packed.plan),
@@ -116,7 +147,7 @@ class Network:
 
     def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
         """Return the output ``y`` (M,) for the inputs ``x`` (N,); see `value_and_jacobian`."""
-        y: Array = self._run(self._value, {"x": x}, (out,), {"out": (self.n_outputs,)}, threads)[0]
+        y: Array = self._run("value", (x,), (out,), threads)[0]
         return y
 
     def value_and_jacobian(
@@ -146,23 +177,17 @@ class Network:
         ValueError, TypeError
             If a shape, a dtype or the layout of ``out`` does not fit; nothing has been written then.
         """
-        # The common case, checked by the compiled routine and its signature alone. What is wrong with
-        # another is told below.
-        try:
-            if out is not None and x.dtype is self.dtype and x.shape == self._x_shape:  # type: ignore[union-attr]
-                y, jac = out
-                if self._value_and_jacobian(self._thread.address, x, y, jac) == fused.OK:
-                    return out
-        except (AttributeError, TypeError, ValueError):
-            pass
-        shapes = {"y in out": (self.n_outputs,), "jac in out": (self.n_outputs, self.n_inputs)}
-        y, jac = self._run(self._value_and_jacobian, {"x": x}, out, shapes, threads)
+        # The common case. What does not fit is converted, or told, below.
+        if type(out) is tuple and len(out) == 2:
+            y, jac = out
+            if self._thread.value_and_jacobian(x, y, jac):
+                return out
+        y, jac = self._run("value_and_jacobian", (x,), out, threads)
         return y, jac
 
     def jacobian(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
         """Return the Jacobian (M, N) alone; see `value_and_jacobian`."""
-        shapes = {"out": (self.n_outputs, self.n_inputs)}
-        jac: Array = self._run(self._jacobian_alone, {"x": x}, (out,), shapes, threads)[0]
+        jac: Array = self._run("jacobian", (x,), (out,), threads)[0]
         return jac
 
     def iter_value_and_jacobian(
@@ -237,8 +262,7 @@ class Network:
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
-        shapes = {"y in out": (self.n_outputs,), "vjp in out": (self.n_inputs,)}
-        y, product = self._run(self._vjp, {"x": x, "v": v}, out, shapes, threads)
+        y, product = self._run("vjp", (x, v), out, threads)
         return y, product
 
     def jvp(
@@ -253,8 +277,7 @@ class Network:
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
-        shapes = {"y in out": (self.n_outputs,), "jvp in out": (self.n_outputs,)}
-        y, product = self._run(self._jvp, {"x": x, "u": u}, out, shapes, threads)
+        y, product = self._run("jvp", (x, u), out, threads)
         return y, product
 
     def handle(self) -> NDArray[np.int64]:
@@ -269,48 +292,28 @@ class Network:
         """Return `value_and_jacobian` as a C function, for one thread at a time: make one for each."""
         return embedding.CFunction(self._packed)
 
-    def _run(
-        self,
-        routine: Any,
-        given: dict[str, ArrayLike],
-        out: Any,
-        shapes: Mapping[str, tuple[int, ...]],
-        threads: int | str,
-    ) -> Any:
-        """Call ``routine`` with ``given`` and the arrays of ``out``, new ones where it has None."""
-        x = given["x"]
+    def _run(self, name: str, given: tuple[ArrayLike, ...], out: Any, threads: int | str) -> Any:
+        """Call the routine ``name`` with ``given`` and the arrays of ``out``, new ones where it has None."""
+        shapes = self._results[name]
         if out is None:
             out = (None,) * len(shapes)
-        if type(x) is ndarray and x.dtype is self.dtype and x.shape == self._x_shape:
+        x = given[0]
+        if type(x) is ndarray and x.ndim == 1:
             try:
-                outputs = new_where_none(out, shapes.values(), x.dtype)
-                if routine(self._thread.address, *given.values(), *outputs) == fused.OK:
+                outputs = new_where_none(out, shapes.values(), self.dtype)
+                if getattr(self._thread, name)(*given, *outputs):
                     return outputs
             except (TypeError, ValueError):
-                pass  # The checks of a batch find what is wrong, or convert it.
-        return self._batches.run(routine, given, out, shapes, thread_count(threads))
+                pass  # The checks of a batch find what is wrong with `out`.
+        inputs = dict(zip(("x", "u" if name == "jvp" else "v"), given, strict=False))
+        return self._batches.run(self._routine(name), inputs, out, shapes, thread_count(threads))
 
-    # Compiled, or read from numba's cache, when a method is first called.
-    @cached_property
-    def _value(self) -> Any:
-        return fused.routine("value", self.dtype)
-
-    @cached_property
-    def _value_and_jacobian(self) -> Any:
-        return fused.routine("value_and_jacobian", self.dtype)
-
-    @cached_property
-    def _jacobian_alone(self) -> Any:
-        routine, dtype = self._value_and_jacobian, self.dtype
+    def _routine(self, name: str) -> Any:
+        """Return a compiled routine for any number of samples: ``f(address, *inputs, *outputs)``."""
+        if name != "jacobian":
+            return fused.routine(name, self.dtype)
+        routine, dtype = fused.routine("value_and_jacobian", self.dtype), self.dtype
         return lambda at, x, jac: routine(at, x, np.empty(len(jac), dtype), jac)
-
-    @cached_property
-    def _vjp(self) -> Any:
-        return fused.routine("vjp", self.dtype)
-
-    @cached_property
-    def _jvp(self) -> Any:
-        return fused.routine("jvp", self.dtype)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Network is immutable: {name} cannot be set")
@@ -326,6 +329,17 @@ class Network:
     def __repr__(self) -> str:
         steps = " -> ".join(f"{layer.b.size} {layer.activation}" for layer in self.layers)
         return f"Network({self.n_inputs} -> {steps}, {self.dtype})"
+
+
+def _results(n: int, m: int) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return what each routine's results are called in errors, and their shapes."""
+    return {
+        "value": {"out": (m,)},
+        "value_and_jacobian": {"y in out": (m,), "jac in out": (m, n)},
+        "jacobian": {"out": (m, n)},
+        "vjp": {"y in out": (m,), "vjp in out": (n,)},
+        "jvp": {"y in out": (m,), "jvp in out": (m,)},
+    }
 
 
 def _rebuild(pairs: Any, hidden: Any, head: Any, dtype: Any, input_names: Any, output_names: Any) -> Network:

@@ -35,43 +35,43 @@ _FREE, _TAKEN, _SHUT = range(3)  # what STATE may be
 
 INT32 = ir.IntType(32)
 FUNCTION_TYPE = ir.FunctionType(INT32, [BYTE_POINTER] * 4)
-_ARGUMENTS = ((True, 1), (False, 1), (False, 2))  # x, y and jac: read-only, and dimensions
+DIMENSIONS = (1, 1, 2)  # of x, y and jac, of which the first is only read
 
 
-def array_types(dtype: np.dtype[Any]) -> list[types.Array]:
-    """Return the types of x (N,), y (M,) and jac (M, N)."""
-    return [types.Array(from_dtype(dtype), ndim, "C", readonly=readonly) for readonly, ndim in _ARGUMENTS]
+def array_types(dtype: np.dtype[Any], dimensions: Sequence[int], n_read: int) -> list[types.Array]:
+    """Return the types of a routine's arrays."""
+    return [
+        types.Array(from_dtype(dtype), ndim, "C", readonly=number < n_read)
+        for number, ndim in enumerate(dimensions)
+    ]
 
 
-def routine_type(dtype: np.dtype[Any]) -> ir.FunctionType:
-    """Return the type of the machine code of ``fused.routine("value_and_jacobian", dtype)``."""
+def routine_type(kinds: Sequence[types.Array]) -> ir.FunctionType:
+    """Return the type of the machine code of a routine."""
     convention = cpu_target.target_context.call_conv
-    return convention.get_function_type(types.intp, [types.intp, *array_types(dtype)])
+    return convention.get_function_type(types.intp, [types.intp, *kinds])
 
 
 def emit_call(
     builder: ir.IRBuilder,
-    dtype: np.dtype[Any],
+    kinds: Sequence[types.Array],
     routine: ir.Value,
     context: ir.Value,
-    sizes: Sequence[ir.Value],
+    shapes: Sequence[Sequence[ir.Value]],
     pointers: Sequence[ir.Value],
 ) -> ir.Value:
-    """Emit a call of ``routine`` with the address ``context`` and the arrays at three pointers.
-
-    ``sizes`` are N and M. Return the status.
-    """
-    n, m = sizes
+    """Emit a call of ``routine`` with the address ``context`` and arrays of ``shapes``; return the status."""
     arguments = [context]
-    kinds = array_types(dtype)
-    for kind, pointer, shape in zip(kinds, pointers, ([n], [m], [m, n]), strict=True):
+    for kind, pointer, shape in zip(kinds, pointers, shapes, strict=True):
         arguments.append(_array(builder, kind, pointer, shape))
     target = cpu_target.target_context
     _, status = target.call_conv.call_function(builder, routine, types.intp, [types.intp, *kinds], arguments)
     return builder.trunc(status, INT32)
 
 
-def _array(builder: ir.IRBuilder, kind: types.Array, pointer: ir.Value, shape: list[ir.Value]) -> ir.Value:
+def _array(
+    builder: ir.IRBuilder, kind: types.Array, pointer: ir.Value, shape: Sequence[ir.Value]
+) -> ir.Value:
     """Return numba's array of ``shape`` at a pointer that it does not own."""
     target = cpu_target.target_context
     array = cgutils.create_struct_proxy(kind)(target, builder)
@@ -118,8 +118,9 @@ def _emit_function(module: ir.Module, dtype: np.dtype[Any], name: str) -> None:
     n, m, context, routine = (
         builder.load(_field(builder, record, field)) for field in (INPUTS, OUTPUTS, CONTEXT, ROUTINE)
     )
-    routine = builder.inttoptr(routine, routine_type(dtype).as_pointer())
-    status = emit_call(builder, dtype, routine, context, (n, m), pointers)
+    kinds = array_types(dtype, DIMENSIONS, 1)
+    routine = builder.inttoptr(routine, routine_type(kinds).as_pointer())
+    status = emit_call(builder, kinds, routine, context, ([n], [m], [m, n]), pointers)
     builder.store_atomic(INT(_FREE), state, "release", align=8)
     builder.ret(status)
 
@@ -166,8 +167,9 @@ def functions(dtype: np.dtype[Any]) -> _Functions:
 
 
 @functools.cache
-def _routine_address(dtype: np.dtype[Any]) -> int:
-    (compiled,) = fused.routine("value_and_jacobian", dtype).overloads.values()
+def routine_address(name: str, dtype: np.dtype[Any]) -> int:
+    """Return the address of a routine's machine code, which stays for as long as the process."""
+    (compiled,) = fused.routine(name, dtype).overloads.values()
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
@@ -184,7 +186,7 @@ def fill(
         OUTPUTS: n_outputs,
         STATE: _FREE,
         CONTEXT: context,
-        ROUTINE: _routine_address(dtype),
+        ROUTINE: routine_address("value_and_jacobian", dtype),
     }
     record[list(fields)] = list(fields.values())
 
@@ -192,7 +194,7 @@ def fill(
 @intrinsic
 def _call(typing: Any, handle: Any, x: Any, y: Any, jac: Any) -> Any:
     """Return the status of the function of a record, called with three arrays."""
-    for name, array, (_, ndim) in zip(("x", "y", "jac"), (x, y, jac), _ARGUMENTS, strict=True):
+    for name, array, ndim in zip(("x", "y", "jac"), (x, y, jac), DIMENSIONS, strict=True):
         fits = isinstance(array, types.Array) and array.ndim == ndim and array.layout == "C"
         if not fits or array.dtype not in (types.float32, types.float64) or array.dtype != x.dtype:
             raise errors.TypingError(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llvmlite import ir
@@ -47,7 +47,7 @@ def _choices(rows: Any) -> list[int]:
     return [rows.literal_value] if isinstance(rows, types.IntegerLiteral) else list(range(1, MR + 1))
 
 
-def _switch(builder: ir.IRBuilder, number: ir.Value, cases: dict[int, Callable[[], None]]) -> None:
+def _switch(builder: ir.IRBuilder, number: ir.Value, cases: Mapping[int, Callable[[], None]]) -> None:
     """Emit a branch to the case of a number."""
     done = builder.append_basic_block("done")
     switch = builder.switch(number, done)
@@ -112,9 +112,9 @@ def long_row(
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         emitter, zero = Vectors(builder, context.get_value_type(dtype.dtype), TARGET), INT(0)
+        given = [*args[2:], None, zero, zero]
         cases = {
-            width: functools.partial(emit_tile, emitter, 1, width, *args[2:], None, zero, zero)
-            for width in range(1, LONG + 1)
+            width: functools.partial(emit_tile, emitter, 1, width, *given) for width in range(1, LONG + 1)
         }
         _switch(builder, args[1], cases)
         return context.get_dummy_value()

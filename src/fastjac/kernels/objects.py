@@ -19,7 +19,16 @@ from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
 from fastjac.kernels import fused
-from fastjac.kernels.calling import FUNCTION_TYPE, INT32, emit_any_null, emit_call, emit_status, routine_type
+from fastjac.kernels.calling import (
+    DIMENSIONS,
+    FUNCTION_TYPE,
+    INT32,
+    array_types,
+    emit_any_null,
+    emit_call,
+    emit_status,
+    routine_type,
+)
 from fastjac.kernels.packing import ALIGNMENT, Context, Packed
 from fastjac.kernels.simd import BYTE_POINTER, INT
 
@@ -186,7 +195,8 @@ def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
 def _emit_value_and_jacobian(module: ir.Module, name: str, packed: Packed, context: int) -> None:
     dtype, sizes = packed.layers[0].w.dtype, packed.plan.sizes
     (compiled,) = fused.routine("value_and_jacobian", dtype).overloads.values()
-    routine = ir.Function(module, routine_type(dtype), compiled.fndesc.llvm_func_name)
+    kinds = array_types(dtype, DIMENSIONS, 1)
+    routine = ir.Function(module, routine_type(kinds), compiled.fndesc.llvm_func_name)
 
     function = ir.Function(module, FUNCTION_TYPE, name)
     builder = ir.IRBuilder(function.append_basic_block())
@@ -195,9 +205,9 @@ def _emit_value_and_jacobian(module: ir.Module, name: str, packed: Packed, conte
     # A workspace that was copied somewhere else still has the addresses of where it was.
     itself = builder.load(_pointer(builder, base, 0, INT))
     emit_status(builder, builder.icmp_signed("!=", itself, base), UNPREPARED)
-    ends = INT(sizes[0]), INT(sizes[-1])
+    n, m = INT(sizes[0]), INT(sizes[-1])
     at = builder.add(base, INT(context))
-    builder.ret(emit_call(builder, dtype, routine, at, ends, function.args[1:]))
+    builder.ret(emit_call(builder, kinds, routine, at, ([n], [m], [m, n]), function.args[1:]))
 
 
 def _emit_unreached(module: ir.Module, name: str) -> None:

@@ -181,8 +181,6 @@ class Context:
     ----------
     address : int
         Of the ``CONTEXT`` record; valid as long as this object lives.
-    y : ndarray, (M,)
-        Room for outputs that nobody asked for.
     """
 
     def __init__(self, packed: Packed) -> None:
@@ -247,7 +245,11 @@ class Context:
         record["edge"] = self._vector((simd.MR + 1) * width)
         record["result"] = stored.get(plan.root, 0)
         self.address = int(context.ctypes.data)
-        self.y = np.empty(n_outputs, self._dtype)
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """Lets NumPy see the record in an array that keeps this object."""
+        return {"version": 3, "typestr": "|u1", "shape": (CONTEXT.itemsize,), "data": (self.address, False)}
 
     def _keep(self, array: Array) -> Array:
         self._owned.append(array)

@@ -30,7 +30,7 @@ def kernel_alone(problem: Problem) -> Call:
         raise NotApplicableError("one input at a time")
     net, (y, jac) = _network(problem), problem.outputs()
     repeats = max(1, _MULTIPLY_ADDS // max(net.plan.multiply_adds, 1000))
-    loop = peak.repeated(net._value_and_jacobian)
+    loop = peak.repeated(net._routine("value_and_jacobian"))
 
     def call() -> tuple[Any, Any]:
         loop(repeats, net._thread.address, problem.x, y, jac)

@@ -1,0 +1,171 @@
+"""The routines as Python functions of arrays for one sample, made of a few LLVM instructions.
+
+numba's own call costs half a microsecond: it finds out what each argument is and takes it apart. Here the
+arguments are compared with the only ones that will do.
+"""
+
+# llvmlite and numba are not typed.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+
+from fastjac.kernels import calling, fused
+from fastjac.kernels.packing import CONTEXT, Context
+from fastjac.kernels.simd import BYTE_POINTER, INT
+
+# Routine -> the shapes of its arrays, and how many of them are only read.
+_SHAPES = {
+    "value": (("n", "m"), 1),
+    "value_and_jacobian": (("n", "m", "mn"), 1),
+    "vjp": (("n", "m", "m", "n"), 2),
+    "jvp": (("n", "n", "m", "m"), 2),
+}
+
+INT32 = ir.IntType(32)
+_TYPE = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
+_IN_ORDER, _WRITABLE = 0x101, 0x400  # flags: C-contiguous and aligned
+
+
+class _Fields(NamedTuple):
+    """Offsets in NumPy's ``PyArrayObject``, which its C interface has made public."""
+
+    data: int = object.__basicsize__
+    ndim: int = object.__basicsize__ + 8
+    shape: int = object.__basicsize__ + 16
+    dtype: int = object.__basicsize__ + 40
+    flags: int = object.__basicsize__ + 48
+
+
+_FIELDS = _Fields()
+
+
+class _Definition(ctypes.Structure):
+    """Python's ``PyMethodDef``."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+_METH_FASTCALL = 0x80
+_new_function = ctypes.pythonapi.PyCFunction_NewEx
+_new_function.restype = ctypes.py_object
+_new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+
+
+def bound(name: str, dtype: np.dtype[Any], context: Context) -> Callable[..., bool]:
+    """Return a routine as ``f(*inputs, *outputs) -> bool``, for the one thread that uses ``context``.
+
+    It returns False, with nothing written, unless it is given ndarrays of the right shapes for one sample
+    and of ``dtype``, C-contiguous and aligned, those that it writes writable and overlapping no other. Other
+    threads run in the meantime.
+    """
+    function: Callable[..., bool] = _new_function(_definition(name, dtype), np.asarray(context), None)
+    return function
+
+
+@functools.cache
+def _definition(name: str, dtype: np.dtype[Any]) -> int:
+    """Return the address of a routine's definition, which stays for as long as the process."""
+    _check_layout()
+    with global_compiler_lock:
+        library = cpu_target.target_context.codegen().create_library(f"fastjac.entry.{name}.{dtype}")
+        module = library.create_ir_module("fastjac.entry")
+        symbol = f"fastjac.entry.{name}.{dtype}"
+        _emit(module, symbol, name, dtype)
+        library.add_ir_module(module)
+        library.finalize()
+    address = library.get_pointer_to_function(symbol)
+    definition = _Definition(name.encode(), address, _METH_FASTCALL, None)
+    _kept.append((library, definition))
+    return ctypes.addressof(definition)
+
+
+_kept: list[Any] = []
+
+
+def _check_layout() -> None:
+    """Raise RuntimeError if an array's fields are not where they are expected."""
+    array = np.zeros((2, 3))
+    array.flags.writeable = False
+    found = [ctypes.c_ssize_t.from_address(id(array) + offset).value for offset in _FIELDS]
+    shape = (ctypes.c_ssize_t * 2).from_address(found[2])
+    expected = [array.ctypes.data, 2, found[2], id(array.dtype), _IN_ORDER]
+    found[1], found[4] = found[1] & 0xFFFFFFFF, found[4] & (_IN_ORDER | _WRITABLE)
+    kind = ctypes.c_ssize_t.from_address(id(array) + _TYPE).value
+    if found != expected or tuple(shape) != array.shape or kind != id(np.ndarray):
+        raise RuntimeError(f"NumPy {np.__version__} lays arrays out in a way that fastjac does not know")
+
+
+def _emit(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) -> None:
+    """Emit ``PyObject *symbol(PyObject *context, PyObject *const *arrays, Py_ssize_t count)``."""
+    shapes, n_read = _SHAPES[name]
+    function = ir.Function(module, ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT]), symbol)
+    builder = ir.IRBuilder(function.append_basic_block())
+    refuse = function.append_basic_block("refuse")
+
+    def read(base: ir.Value, offset: int, kind: ir.Type = INT) -> ir.Value:
+        place = builder.gep(base, [INT(offset)], source_etype=ir.IntType(8))
+        return builder.load(builder.bitcast(place, kind.as_pointer()))
+
+    def require(value: ir.Value, expected: ir.Value) -> None:
+        following = function.append_basic_block()
+        builder.cbranch(builder.icmp_unsigned("==", value, expected), following, refuse)
+        builder.position_at_end(following)
+
+    owner, arrays, count = function.args
+    require(count, INT(len(shapes)))
+    context = read(owner, _FIELDS.data, BYTE_POINTER)
+    assert CONTEXT.fields is not None
+    offsets = {"n": CONTEXT.fields["n_inputs"][1], "m": CONTEXT.fields["n_outputs"][1]}
+    lengths = {length: read(context, offset) for length, offset in offsets.items()}
+    pointers = []
+    for number, shape in enumerate(shapes):
+        array = read(arrays, 8 * number, BYTE_POINTER)
+        flags = _IN_ORDER | (_WRITABLE if number >= n_read else 0)
+        require(read(array, _TYPE), INT(id(np.ndarray)))
+        require(read(array, _FIELDS.dtype), INT(id(dtype)))
+        require(builder.and_(read(array, _FIELDS.flags, INT32), INT32(flags)), INT32(flags))
+        require(read(array, _FIELDS.ndim, INT32), INT32(len(shape)))
+        lengths_at = read(array, _FIELDS.shape, BYTE_POINTER)
+        for axis, length in enumerate(shape):
+            require(read(lengths_at, 8 * axis), lengths[length])
+        pointers.append(read(array, _FIELDS.data, BYTE_POINTER))
+
+    def call(name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        known = module.globals.get(name) or ir.Function(module, kind, name)
+        return builder.call(known, arguments)
+
+    kinds = calling.array_types(dtype, [len(shape) for shape in shapes], n_read)
+    routine = INT(calling.routine_address(name, dtype))
+    thread = call("PyEval_SaveThread", BYTE_POINTER)
+    status = calling.emit_call(
+        builder,
+        kinds,
+        builder.inttoptr(routine, calling.routine_type(kinds).as_pointer()),
+        builder.ptrtoint(context, INT),
+        [[lengths[length] for length in shape] for shape in shapes],
+        pointers,
+    )
+    call("PyEval_RestoreThread", ir.VoidType(), thread)
+    done = function.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed("==", status, INT32(fused.OK)), done, refuse)
+    for block, answer in ((done, True), (refuse, False)):
+        builder.position_at_end(block)
+        value = builder.inttoptr(INT(id(answer)), BYTE_POINTER)
+        call("Py_IncRef", ir.VoidType(), value)
+        builder.ret(value)

@@ -1,0 +1,150 @@
+"""The routines as Python functions: what they refuse, and that they leave nothing behind."""
+
+import ctypes
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from oracles import DTYPES, Case
+
+from fastjac.kernels import entry
+
+N, H, M = 5, 7, 3
+NAMES = ("value", "value_and_jacobian", "vjp", "jvp")
+SIZES = {"n": N, "m": M}
+
+
+def arrays(name, dtype):
+    shapes, _ = entry._SHAPES[name]
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal([SIZES[length] for length in shape]).astype(dtype) for shape in shapes]
+
+
+def function(name, dtype):
+    return getattr(Case((N, H, M), dtype=dtype).network()._thread, name)
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def misaligned(array):
+    room = np.zeros(array.nbytes + 1, np.uint8)
+    return np.ndarray(array.shape, array.dtype, room.data, offset=1)
+
+
+def strided(array):
+    return np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)[..., ::2]
+
+
+STRANGE = {
+    "list": lambda array: array.tolist(),
+    "None": lambda array: None,
+    "number": lambda array: 1.0,
+    "subclass": lambda array: array.view(Subclass),
+    "other precision": lambda array: array.astype("f4" if array.dtype == "f8" else "f8"),
+    "integers of that size": lambda array: array.view(f"i{array.itemsize}"),
+    "other byte order": lambda array: array.astype(array.dtype.newbyteorder()),
+    "longer": lambda array: np.zeros((array.shape[0] + 1, *array.shape[1:]), array.dtype),
+    "more dimensions": lambda array: array[None],
+    "no dimensions": lambda array: np.zeros((), array.dtype),
+    "strided": strided,
+    "misaligned": misaligned,
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_right_arrays_are_taken_and_true_is_returned(name, dtype):
+    call = function(name, dtype)
+    assert call(*arrays(name, dtype)) is True
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("strange", STRANGE)
+def test_any_other_argument_is_refused_and_nothing_written(name, strange, dtype):
+    call = function(name, dtype)
+    given = arrays(name, dtype)
+    before = [array.copy() for array in given]
+    for i in range(len(given)):
+        others = [*given[:i], STRANGE[strange](given[i]), *given[i + 1 :]]
+        assert call(*others) is False
+    for array, copy in zip(given, before, strict=True):
+        assert array.tobytes() == copy.tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_written_must_be_writable_and_what_is_read_need_not(name):
+    call = function(name, "float64")
+    _, n_read = entry._SHAPES[name]
+    for i in range(len(arrays(name, "float64"))):
+        given = arrays(name, "float64")
+        read_only(given[i])
+        assert call(*given) is (i < n_read)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overlapping_arrays_and_other_numbers_of_them_are_refused(name):
+    call = function(name, "float64")
+    given = arrays(name, "float64")
+    for count in range(len(given)):
+        assert call(*given[:count]) is False
+    assert call(*given, given[0]) is False
+    room = np.zeros(N * M + N)
+    given[0], given[-1] = room[:N], room[N - 1 :][: given[-1].size].reshape(given[-1].shape)
+    assert call(*given) is False
+    with pytest.raises(TypeError, match="keyword"):
+        call(*given[:-1], jac=given[-1])
+
+
+def test_nothing_is_kept_of_arguments():
+    call = function("value_and_jacobian", "float64")
+    given = arrays("value_and_jacobian", "float64")
+    counted = [*given, None, True, False, call.__self__]
+    before = [sys.getrefcount(value) for value in counted]
+    for _ in range(1000):
+        assert call(*given)
+        assert not call(*given[:2], None)
+    after = [sys.getrefcount(value) for value in counted]
+    assert all(abs(b - a) < 100 for a, b in zip(before, after, strict=True))
+
+
+def test_other_threads_run_in_the_meantime():
+    case = Case((700, 700, 700))
+    net = case.network()
+    x, out = np.zeros(700), (np.empty(700), np.empty((700, 700)))
+    net.value_and_jacobian(x, out=out)
+    done, count = threading.Event(), 0
+
+    def work():
+        for _ in range(20):
+            net._thread.value_and_jacobian(x, *out)
+        done.set()
+
+    # Python would not switch by itself in this time.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(100)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not done.is_set():
+            count += 1
+            time.sleep(0.001)
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert count > 5
+
+
+def test_an_unknown_layout_of_arrays_is_refused(monkeypatch):
+    monkeypatch.setattr(entry, "_FIELDS", entry._FIELDS._replace(data=ctypes.sizeof(ctypes.c_void_p)))
+    with pytest.raises(RuntimeError, match=f"NumPy {np.__version__} lays arrays out"):
+        entry._check_layout()
