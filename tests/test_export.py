@@ -138,13 +138,15 @@ def test_a_name_that_is_no_identifier_is_an_error(name, tmp_path):
         export(CASES[0].network(), tmp_path, name)
 
 
-def test_the_command_writes_both_files(tmp_path):
-    model = tmp_path / "my-model.npz"
-    fastjac.save(CASES[0].network(), model)
-    command = [sys.executable, "-m", "fastjac", "export", str(model), "-o", str(tmp_path / "new" / "folder")]
+def test_the_command_writes_what_export_does(tmp_path):
+    net, model, folder = CASES[0].network(), tmp_path / "my-model.npz", tmp_path / "new" / "folder"
+    fastjac.save(net, model)
+    expected = [path.read_bytes() for path in export(net, tmp_path, "my_model")]
+    command = [sys.executable, "-m", "fastjac", "export", str(model), "-o", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {"my_model.h", "my_model.o"}
+    assert {path.name for path in folder.iterdir()} == {"my_model.h", "my_model.o"}
+    assert [(folder / name).read_bytes() for name in ("my_model.h", "my_model.o")] == expected
     assert "my_model.o" in done.stdout
 
 

@@ -35,8 +35,8 @@ def warmup() -> list[Ready]:
     """Compile every routine for float32 and float64 that no earlier run has compiled, and load all.
 
     Afterwards no call in this process compiles or loads code; and none compiles in any process that finds
-    the files, which then need only be readable. About two minutes where nothing has been compiled, less
-    than half a second after that.
+    the files, which then need only be readable. About a minute where nothing has been compiled, less than
+    half a second after that.
 
     Returns
     -------

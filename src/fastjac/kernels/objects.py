@@ -51,21 +51,22 @@ class _Block:
     """Arrays one behind the other, each on a 64-byte boundary."""
 
     def __init__(self, arrays: Sequence[NDArray[Any]], start: int) -> None:
-        self.arrays = sorted(arrays, key=lambda array: int(array.ctypes.data))
-        self.addresses = [int(array.ctypes.data) for array in self.arrays]
-        self.sizes = [max(array.nbytes, 1) for array in self.arrays]  # An empty array has an address too.
+        self.arrays = arrays
         self.offsets = []
-        for size in self.sizes:
+        found = []
+        for array in arrays:
+            size = max(array.nbytes, 1)  # An empty array has an address too.
             self.offsets.append(start)
+            found.append((int(array.ctypes.data), size, start))
             start += -(-size // ALIGNMENT) * ALIGNMENT
         self.size = start
+        self._found = sorted(found)
 
     def offset(self, address: int) -> int | None:
         """Return where in the block an address of an array is, None for any other."""
-        number = bisect.bisect_right(self.addresses, address) - 1
-        if number < 0 or address >= self.addresses[number] + self.sizes[number]:
-            return None
-        return self.offsets[number] + address - self.addresses[number]
+        number = bisect.bisect_right(self._found, address, key=lambda each: each[0]) - 1
+        first, size, offset = self._found[max(number, 0)]
+        return offset + address - first if first <= address < first + size else None
 
     def content(self) -> bytearray:
         content = bytearray(self.size)
@@ -179,13 +180,16 @@ def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
     emit_status(builder, emit_any_null(builder, function.args), fused.MISMATCH)
     base = _base(builder, function.args[0])
     builder.call(memset, [_pointer(builder, base, 0, byte), INT32(0), INT(image.work.size)])
+    addresses, content = image.addresses(), image.work.content()
+    for at, *_ in addresses:
+        content[at : at + INT.width // 8] = bytes(INT.width // 8)  # This process's are of no use.
     for array, offset in zip(image.work.arrays, image.work.offsets, strict=True):
-        content = array.tobytes()
-        if any(content):
-            source = builder.bitcast(_constant(module, f"{name}.{offset}", content), BYTE_POINTER)
-            builder.call(memcpy, [_pointer(builder, base, offset, byte), source, INT(len(content))])
+        part = content[offset : offset + array.nbytes]
+        if any(part):
+            source = builder.bitcast(_constant(module, f"{name}.{offset}", part), BYTE_POINTER)
+            builder.call(memcpy, [_pointer(builder, base, offset, byte), source, INT(len(part))])
     first_weight = builder.ptrtoint(weights, INT)
-    for at, target, weight in image.addresses():
+    for at, target, weight in addresses:
         address = builder.add(first_weight if weight else base, INT(target))
         builder.store(address, _pointer(builder, base, at, INT))
     builder.store(base, _pointer(builder, base, 0, INT))
