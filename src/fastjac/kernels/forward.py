@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 
-from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, exponentials
-from fastjac.kernels.intrinsics import dots, long_row, tile
+import numpy as np
+
+from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, exp, exponentials
+from fastjac.kernels.intrinsics import dots, long_row, scale, tile
 from fastjac.kernels.panels import (
+    all_finite,
     clear_tail,
     copy,
     exchange,
@@ -19,6 +22,7 @@ from fastjac.kernels.panels import (
     tile_rows,
     times_rows,
     vector,
+    vector_bytes,
 )
 from fastjac.kernels.simd import LONG, NV, itemsize, panel_width
 
@@ -75,7 +79,8 @@ def _forward(dtype, context, layers, x):
             a[h] += b[h]
             broken |= a[h] - a[h] != 0  # infinite or NaN
         activate(layer.activation, layer.parameter, a, slope)
-        _compact(layer, slope)
+        if i < context.n_layers - 1:
+            _compact(layer, slope)
     # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
     # no unit may be left out.
     context.finite = not broken
@@ -99,11 +104,11 @@ def _compact(layer, slope):
 
 
 @inner
-def _forward_block(dtype, context, layers, x):
-    """Fill every layer's `block_a` and `block_slope` for a panel's width of samples.
+def _forward_block(dtype, context, layers, x, y):
+    """Do the forward pass and the head of a panel's width of samples, down to `slopes` and `all_shares`.
 
     Samples lie in the lanes: each weight is read once for all of them, and no sum runs across lanes.
-    Return whether all pre-activations are finite.
+    Return whether all pre-activations are finite; where not, nothing else is of use.
     """
     size, width = itemsize(dtype), panel_width(dtype)
     row, stride = width * size, context.n_inputs * size
@@ -111,7 +116,6 @@ def _forward_block(dtype, context, layers, x):
         cols = min(width, context.n_inputs - n)
         exchange(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
     at = context.block_x
-    broken = False
     for layer in layers:
         rows = layer.fan_out
         block = tile_rows(rows)
@@ -132,30 +136,79 @@ def _forward_block(dtype, context, layers, x):
                 0,
             )
         at = layer.block_a
-        a, b = vector(dtype, at, rows * width), vector(dtype, layer.b, rows)
         for h in range(rows):
-            for i in range(h * width, (h + 1) * width):
-                a[i] += b[h]
-                broken |= a[i] - a[i] != 0
-        activate(layer.activation, layer.parameter, a, vector(dtype, layer.block_slope, rows * width))
-    return not broken
+            scale(dtype, True, at + h * row, layer.minus_b + h * size, context.ones, at + h * row)
+        a = vector(dtype, at, rows * width)
+        if not all_finite(a):
+            return False
+        activate(layer.activation, layer.parameter, a, vector(dtype, context.block_slope, rows * width))
+        if layer.activation >= SOFTMAX:
+            _head_block(dtype, context, layer)
+        exchange(dtype, context.block_slope, row, rows, width, layer.slopes, vector_bytes(dtype, rows))
+    exchange(dtype, at, row, context.n_outputs, width, y, context.n_outputs * size)
+    context.finite = True
+    return True
+
+
+@inner
+def _head_block(dtype, context, layer):
+    """Do for each sample of a block what `_head` does with a softmax; all logits are finite."""
+    width, lanes, outputs = panel_width(dtype), context.samples, layer.fan_out
+    row = width * itemsize(dtype)
+    best, largest = integers(context.bests, lanes), vector(dtype, context.edge, lanes)
+    rest, total = vector(dtype, context.edge + row, lanes), vector(dtype, context.edge + 2 * row, lanes)
+    pivot, log = vector(dtype, context.edge + 3 * row, lanes), vector(dtype, context.edge + 4 * row, lanes)
+    best[:] = 0
+    copy(dtype, layer.block_a, lanes, context.edge)
+    for m in range(1, outputs):
+        z = vector(dtype, layer.block_a + m * row, lanes)
+        for i in range(lanes):
+            best[i] = m if z[i] > largest[i] else best[i]
+            largest[i] = max(z[i], largest[i])
+    for m in range(outputs):
+        z = vector(dtype, layer.block_a + m * row, lanes)
+        share = vector(dtype, context.block_shares + m * row, lanes)
+        for i in range(lanes):
+            share[i] = exp(np.float64(z[i] - largest[i])) if m != best[i] else 0.0
+    at, sums = context.block_shares, context.edge + row
+    tile(dtype, 1, width, outputs, context.ones, 0, at, row, context.units, sums, context.panel_rows, 0, 0)
+    for i in range(lanes):
+        total[i] = 1 + rest[i]
+        pivot[i] = (rest[i] if total[i] <= 2 else -1) / total[i]
+    logarithmic = layer.activation == LOG_SOFTMAX
+    for i in range(lanes if logarithmic else 0):
+        log[i] = math.log(total[i])
+    for m in range(outputs):
+        z = vector(dtype, layer.block_a + m * row, lanes)
+        share = vector(dtype, context.block_shares + m * row, lanes)
+        gain = vector(dtype, context.block_slope + m * row, lanes)
+        for i in range(lanes):
+            part = (share[i] if m != best[i] else 1) / total[i]
+            share[i] = -part if m != best[i] else pivot[i]
+            gain[i] = 1 if logarithmic else part
+            z[i] = z[i] - largest[i] - log[i] if logarithmic else part
+    stride = vector_bytes(dtype, outputs)
+    exchange(dtype, context.block_shares, row, outputs, width, context.all_shares, stride)
 
 
 @inner
 def _take(dtype, context, layers, s):
-    """Fill the last layer's output and every layer's slopes and active units from sample ``s`` of a block."""
-    width = panel_width(dtype)
-    for layer in layers:
-        slopes = vector(dtype, layer.block_slope, layer.fan_out * width)
-        slope = vector(dtype, layer.slope, layer.fan_out)
-        for i in range(slope.size):
-            slope[i] = slopes[i * width + s]
-        _compact(layer, slope)
+    """Point to the slopes and the head's factors of sample ``s`` of a block; return as `_head` does."""
+    for i in range(context.n_layers):
+        layer = layers[i]
+        layer.slope = layer.slopes + s * vector_bytes(dtype, layer.fan_out)
+        if i < context.n_layers - 1:
+            _compact(layer, vector(dtype, layer.slope, layer.fan_out))
     last = layers[context.n_layers - 1]
-    outputs, a = vector(dtype, last.block_a, last.fan_out * width), vector(dtype, last.a, last.fan_out)
-    for i in range(a.size):
-        a[i] = outputs[i * width + s]
-    context.finite = True
+    context.gain = last.slope
+    context.shares = context.all_shares + s * vector_bytes(dtype, last.fan_out)
+    context.pivot = -1
+    if last.activation < SOFTMAX:
+        return 0
+    best = integers(context.bests, s + 1)[s]
+    if vector(dtype, context.shares, last.fan_out)[best] >= 0:  # Negative where it is no pivot.
+        context.pivot = best
+    return best
 
 
 @inner
@@ -165,16 +218,14 @@ def sample(dtype, context, layers, x, number, samples, taken, y):
     ``taken`` is what the call for the sample before returned, first 0; return the most probable class
     and what to hand to the next call.
     """
-    width = panel_width(dtype)
-    at = x + number * context.n_inputs * itemsize(dtype)
+    width, size = panel_width(dtype), itemsize(dtype)
+    at, to = x + number * context.n_inputs * size, y + number * context.n_outputs * size
     if context.blocks and number % width == 0:
-        taken = samples - number >= width and _forward_block(dtype, context, layers, at)
+        taken = samples - number >= width and _forward_block(dtype, context, layers, at, to)
     if taken:
-        _take(dtype, context, layers, number % width)
-    else:
-        _forward(dtype, context, layers, at)
-    last = layers[context.n_layers - 1]
-    return _head(dtype, context, last, y + number * context.n_outputs * itemsize(dtype)), taken
+        return _take(dtype, context, layers, number % width), taken
+    _forward(dtype, context, layers, at)
+    return _head(dtype, context, layers[context.n_layers - 1], to), taken
 
 
 @inner
@@ -187,14 +238,12 @@ def _head(dtype, context, layer, y):
     pivot: base is G[p], and shares[p] is 1 - s[p], summed from the others.
     """
     z = vector(dtype, layer.a, layer.fan_out)
-    slope = vector(dtype, layer.slope, layer.fan_out)
     out = vector(dtype, y, layer.fan_out)
-    gain = vector(dtype, context.gain, layer.fan_out)
     context.pivot = -1
     if layer.activation < SOFTMAX:
-        for m in range(z.size):
-            out[m], gain[m] = z[m], slope[m]
+        copy(dtype, layer.a, layer.fan_out, y)  # The gain is the slope, and lies where that does.
         return 0
+    gain = vector(dtype, context.gain, layer.fan_out)
     shares = vector(dtype, context.shares, layer.fan_out)
     best = exponentials(z, shares)
     # What is left beside the largest, which is 1 unless it is not finite, is a dot with ones, many short

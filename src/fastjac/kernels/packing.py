@@ -31,12 +31,13 @@ LAYER = _record(
     skips="i8",  # that reads only the rows of the units before that are active
     raw="i8",
     b="i8",
+    minus_b="i8",
     activation="i8",
     parameter="f8",
     a="i8",  # vector: the layer's output
-    slope="i8",  # vector: derivative of the activation at each unit
-    block_a="i8",  # one panel (fan_out, samples) of each, for as many samples as a panel is wide
-    block_slope="i8",
+    slope="i8",  # vector: derivative of the activation at each unit, of the last layer what `gain` is
+    slopes="i8",  # a vector for each sample of a block; `slope` is one of them
+    block_a="i8",  # one panel (fan_out, samples), for as many samples as a panel is wide
     active="i8",  # int64: the units whose slope is not 0 ...
     count="i8",  # ... and how many they are
 )
@@ -62,9 +63,14 @@ CONTEXT = _record(
     blocks="i8",  # the forward pass may take a panel's width of samples at a time: all weights are w.T
     x="i8",  # vector
     block_x="i8",  # one panel (N, samples)
+    block_slope="i8",  # one panel of the widest layer
+    block_shares="i8",  # one panel (M, samples)
+    bests="i8",  # int64: the most probable class of each sample of a block
+    samples="i8",  # of a block: as a constant it would keep LLVM from vectorising short loops
     units="i8",  # int64: 0, 1, 2, ...
     gain="i8",  # vector: the head multiplies rows of the Jacobian as `_head` explains
     shares="i8",  # vector
+    all_shares="i8",  # a vector for each sample of a block; `shares` is one of them
     pivot="i8",
     extra="i8",  # vector: shares @ rows
     mean="i8",  # vector: what is subtracted from the rows
@@ -206,8 +212,10 @@ class Context:
             record["b"] = layer.b.ctypes.data
             record["activation"] = list(ACTIVATIONS).index(layer.activation.name)
             record["parameter"] = layer.activation.parameter
-            record["a"], record["slope"] = self._vector(layer.b.size), self._vector(layer.b.size)
-            record["block_a"], record["block_slope"] = (self._vector(layer.b.size * width) for _ in range(2))
+            record["minus_b"] = self._keep(-layer.b).ctypes.data
+            record["a"] = self._vector(layer.b.size)
+            record["slope"] = record["slopes"] = self._vector(width * padded(layer.b.size, self._dtype))
+            record["block_a"] = self._vector(layer.b.size * width)
             record["active"] = self._integers(np.zeros(layer.b.size))
 
         last = layers[-1].w
@@ -228,8 +236,11 @@ class Context:
         record["blocks"] = not any(packed.forward) and not packed.raw
         record["x"], record["block_x"] = self._vector(n_inputs), self._vector(n_inputs * width)
         record["units"] = self._integers(np.arange(widest))
-        for name in ("gain", "shares"):
-            record[name] = self._vector(n_outputs)
+        record["block_slope"] = self._vector(widest * width)
+        record["block_shares"] = self._vector(n_outputs * width)
+        record["bests"], record["samples"] = self._integers(np.zeros(width)), width
+        record["gain"] = self._layers[-1]["slope"]
+        record["shares"] = record["all_shares"] = self._vector(width * padded(n_outputs, self._dtype))
         for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = self._vector(widest)
         record["panel_rows"] = self._integers(np.arange(widest) * width * self._dtype.itemsize)

@@ -21,6 +21,13 @@ def vector(dtype, at, size):
 
 
 @inner
+def vector_bytes(dtype, size):
+    """Return the bytes of a vector that is padded to whole panels."""
+    width = panel_width(dtype)
+    return (size + width - 1) // width * width * itemsize(dtype)
+
+
+@inner
 def integers(at, size):
     """Return ``size`` int64 at an address as an array."""
     return carray(pointer(at), size, np.int64)
@@ -66,6 +73,15 @@ def fill(dtype, at, size):
     values = vector(dtype, at, size)
     for i in range(size):
         values[i] = 0
+
+
+@inner
+def all_finite(values):
+    """Return whether no element is infinite or NaN."""
+    finite = True
+    for i in range(values.size):
+        finite &= np.isfinite(values[i])
+    return finite
 
 
 @inner
