@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from fastjac.kernels import calling, compiling, fused
+from fastjac.kernels import calling, compiling, entry, fused
 from fastjac.layers import FLOATS
 
 
@@ -50,5 +50,7 @@ def warmup() -> list[Ready]:
             file = compiling.file_of(fused.routine(name, dtype))
             seconds = time.perf_counter() - start
             ready.append(Ready(f"{name} {dtype}", file.compiled, file.path, seconds))
+        for name in entry.NAMES:
+            entry.load(name, dtype)
         calling.functions(dtype)
     return ready

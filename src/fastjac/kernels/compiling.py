@@ -87,21 +87,19 @@ class File:
         """The folder, for numba's statistics."""
         return str(self.path.parent) if self.path else None
 
-    def load_overload(self, signature: Any, context: Any) -> Any:
-        """Return what `save_overload` was given, in whatever process, or None."""
+    def read(self) -> bytes | None:
+        """Return what `write` was given, in whatever process, or None."""
         for folder in folders():
             with contextlib.suppress(OSError):
                 content = (folder / self.name).read_bytes()
                 digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
                 if hashlib.sha256(payload).digest() == digest:
                     self.path = folder / self.name
-                    return _rebuilt(context, payload)
+                    return payload
         return None
 
-    def save_overload(self, signature: Any, result: Any) -> None:
+    def write(self, payload: bytes) -> None:
         """Write the file, if there is a folder for it."""
-        self.compiled = True
-        payload = _reduced(result)
         content = hashlib.sha256(payload).digest() + payload
         for folder in folders():
             with contextlib.suppress(OSError):
@@ -109,6 +107,16 @@ class File:
                 self.path = folder / self.name
                 return
         _warn_in_memory()
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """Return what `save_overload` was given, in whatever process, or None."""
+        payload = self.read()
+        return None if payload is None else _rebuilt(context, payload)
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Keep a compiled routine."""
+        self.compiled = True
+        self.write(_reduced(result))
 
 
 def _reduced(result: Any) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from fastjac.kernels import calling, fused
+from fastjac.kernels.compiling import File
 from fastjac.kernels.packing import CONTEXT, Context
 from fastjac.kernels.simd import BYTE_POINTER, INT
 
@@ -30,6 +32,8 @@ _SHAPES = {
     "vjp": (("n", "m", "m", "n"), 2),
     "jvp": (("n", "n", "m", "m"), 2),
 }
+
+NAMES = tuple(_SHAPES)
 
 INT32 = ir.IntType(32)
 _TYPE = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
@@ -66,6 +70,22 @@ _new_function.restype = ctypes.py_object
 _new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
 
 
+class _Table:
+    """The array that a function is bound to: addresses that differ between processes."""
+
+    def __init__(self, name: str, dtype: np.dtype[Any], context: Context) -> None:
+        self.context = context
+        routine = calling.routine_address(name, dtype)
+        self.addresses = np.array([context.address, routine, id(np.ndarray), id(dtype)])
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self.addresses.__array_interface__
+
+
+_CONTEXT, _ROUTINE, _NDARRAY, _DTYPE = range(0, 32, 8)  # offsets in a table
+
+
 def bound(name: str, dtype: np.dtype[Any], context: Context) -> Callable[..., bool]:
     """Return a routine as ``f(*inputs, *outputs) -> bool``, for the one thread that uses ``context``.
 
@@ -73,7 +93,8 @@ def bound(name: str, dtype: np.dtype[Any], context: Context) -> Callable[..., bo
     and of ``dtype``, C-contiguous and aligned, those that it writes writable and overlapping no other. Other
     threads run in the meantime.
     """
-    function: Callable[..., bool] = _new_function(_definition(name, dtype), np.asarray(context), None)
+    table = np.asarray(_Table(name, dtype, context))  # keeps the context
+    function: Callable[..., bool] = _new_function(_definition(name, dtype), table, None)
     return function
 
 
@@ -81,20 +102,36 @@ def bound(name: str, dtype: np.dtype[Any], context: Context) -> Callable[..., bo
 def _definition(name: str, dtype: np.dtype[Any]) -> int:
     """Return the address of a routine's definition, which stays for as long as the process."""
     _check_layout()
-    with global_compiler_lock:
-        library = cpu_target.target_context.codegen().create_library(f"fastjac.entry.{name}.{dtype}")
-        module = library.create_ir_module("fastjac.entry")
-        symbol = f"fastjac.entry.{name}.{dtype}"
-        _emit(module, symbol, name, dtype)
-        library.add_ir_module(module)
-        library.finalize()
-    address = library.get_pointer_to_function(symbol)
+    library = load(name, dtype)
+    address = library.get_pointer_to_function(_symbol(name, dtype))
     definition = _Definition(name.encode(), address, _METH_FASTCALL, None)
     _kept.append((library, definition))
     return ctypes.addressof(definition)
 
 
 _kept: list[Any] = []
+
+
+def load(name: str, dtype: np.dtype[Any]) -> Any:
+    """Return numba's library of a routine's function, from its file where there is one."""
+    file = File(f"entry_{name}_{dtype}")
+    codegen = cpu_target.target_context.codegen()
+    with global_compiler_lock:
+        payload = file.read()
+        if payload is not None:
+            return codegen.unserialize_library(pickle.loads(payload))
+        library = codegen.create_library(_symbol(name, dtype))
+        library.enable_object_caching()
+        module = library.create_ir_module("fastjac.entry")
+        _emit(module, name, dtype)
+        library.add_ir_module(module)
+        library.finalize()
+        file.write(pickle.dumps(library.serialize_using_object_code()))
+        return library
+
+
+def _symbol(name: str, dtype: np.dtype[Any]) -> str:
+    return f"fastjac.entry.{name}.{dtype}"
 
 
 def _check_layout() -> None:
@@ -110,10 +147,11 @@ def _check_layout() -> None:
         raise RuntimeError(f"NumPy {np.__version__} lays arrays out in a way that fastjac does not know")
 
 
-def _emit(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) -> None:
-    """Emit ``PyObject *symbol(PyObject *context, PyObject *const *arrays, Py_ssize_t count)``."""
+def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
+    """Emit ``PyObject *function(PyObject *table, PyObject *const *arrays, Py_ssize_t count)``."""
     shapes, n_read = _SHAPES[name]
-    function = ir.Function(module, ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT]), symbol)
+    kind = ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT])
+    function = ir.Function(module, kind, _symbol(name, dtype))
     builder = ir.IRBuilder(function.append_basic_block())
     refuse = function.append_basic_block("refuse")
 
@@ -128,7 +166,8 @@ def _emit(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) -> No
 
     owner, arrays, count = function.args
     require(count, INT(len(shapes)))
-    context = read(owner, _FIELDS.data, BYTE_POINTER)
+    table = read(owner, _FIELDS.data, BYTE_POINTER)
+    context = read(table, _CONTEXT, BYTE_POINTER)
     assert CONTEXT.fields is not None
     offsets = {"n": CONTEXT.fields["n_inputs"][1], "m": CONTEXT.fields["n_outputs"][1]}
     lengths = {length: read(context, offset) for length, offset in offsets.items()}
@@ -136,8 +175,8 @@ def _emit(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) -> No
     for number, shape in enumerate(shapes):
         array = read(arrays, 8 * number, BYTE_POINTER)
         flags = _IN_ORDER | (_WRITABLE if number >= n_read else 0)
-        require(read(array, _TYPE), INT(id(np.ndarray)))
-        require(read(array, _FIELDS.dtype), INT(id(dtype)))
+        require(read(array, _TYPE), read(table, _NDARRAY))
+        require(read(array, _FIELDS.dtype), read(table, _DTYPE))
         require(builder.and_(read(array, _FIELDS.flags, INT32), INT32(flags)), INT32(flags))
         require(read(array, _FIELDS.ndim, INT32), INT32(len(shape)))
         lengths_at = read(array, _FIELDS.shape, BYTE_POINTER)
@@ -151,21 +190,18 @@ def _emit(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) -> No
         return builder.call(known, arguments)
 
     kinds = calling.array_types(dtype, [len(shape) for shape in shapes], n_read)
-    routine = INT(calling.routine_address(name, dtype))
+    routine = read(table, _ROUTINE, calling.routine_type(kinds).as_pointer())
     thread = call("PyEval_SaveThread", BYTE_POINTER)
     status = calling.emit_call(
         builder,
         kinds,
-        builder.inttoptr(routine, calling.routine_type(kinds).as_pointer()),
+        routine,
         builder.ptrtoint(context, INT),
         [[lengths[length] for length in shape] for shape in shapes],
         pointers,
     )
     call("PyEval_RestoreThread", ir.VoidType(), thread)
-    done = function.append_basic_block("done")
-    builder.cbranch(builder.icmp_signed("==", status, INT32(fused.OK)), done, refuse)
-    for block, answer in ((done, True), (refuse, False)):
-        builder.position_at_end(block)
-        value = builder.inttoptr(INT(id(answer)), BYTE_POINTER)
-        call("Py_IncRef", ir.VoidType(), value)
-        builder.ret(value)
+    done = builder.zext(builder.icmp_signed("==", status, INT32(fused.OK)), INT)
+    builder.ret(call("PyBool_FromLong", BYTE_POINTER, done))
+    builder.position_at_end(refuse)
+    builder.ret(call("PyBool_FromLong", BYTE_POINTER, INT(0)))
