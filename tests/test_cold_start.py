@@ -40,7 +40,7 @@ import fastjac
 from fastjac.kernels import compiling
 
 net = fastjac.Network([(np.ones((1, 1)), None)], head="hard_tanh")
-print(net(np.array([-5.0]))[0], "compiled" if compiling.file_of(net._value).compiled else "found")
+print(net(np.array([-5.0]))[0], "compiled" if compiling.file_of(net._routine("value")).compiled else "found")
 """
 
 
