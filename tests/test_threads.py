@@ -212,7 +212,7 @@ def test_ctrl_c_stops_a_long_batch_and_leaves_no_thread(n_threads, what):
     seconds, left, again = script("interrupt", n_threads, what).split()
     # It takes minutes, and is to stop within one second where nothing else keeps the cores busy.
     assert float(seconds) < 5
-    assert left == "1"
+    assert left == "0"
     assert again == "right"
 
 
