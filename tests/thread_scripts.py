@@ -72,7 +72,7 @@ def threads_of_process():
 
 
 def threads_left(before):
-    """Return how many threads there are more than ``before``, once the system has noticed those that ended."""
+    """Return how many threads there are beyond ``before``, once the system has noticed which ended."""
     for _ in range(1000):
         left = threads_of_process() - before
         if left <= 0:
@@ -82,7 +82,7 @@ def threads_left(before):
 
 
 def interrupt(n_threads, what):
-    """Print how many seconds Ctrl-C took, how many more threads are left, and whether the next call is right."""
+    """Print how many seconds Ctrl-C took, how many threads it leaves, and whether the next call is right."""
     net = network()
     expected = net.value_and_jacobian(samples(300))
     before = threads_of_process()
