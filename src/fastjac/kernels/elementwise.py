@@ -1,8 +1,8 @@
 """Activations and their derivatives over whole vectors, written so that LLVM vectorises every loop.
 
-The functions of one number are float64 without branches: a polynomial on a reduced argument, and
-selects. float32 networks use them too: two conversions cost less than a second set of polynomials.
-Errors are at most 1 unit in the last place for `exp`, 2 for `expm1` and `log1p`, 6 for `normal_tail`.
+The functions of one number have no branches: a polynomial on a reduced argument, and selects. They
+compute in the format of the number, gelu in float64. Errors are at most 1.1 units in the last place for
+`exp`, 2 for `expm1` and `log1p`, 6 for `normal_tail`.
 """
 
 # Compiled code carries no annotations: numba's types come from the arguments.
@@ -11,9 +11,11 @@ Errors are at most 1 unit in the last place for `exp`, 2 for `expm1` and `log1p`
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from fastjac.kernels.intrinsics import from_bits, to_bits
 from fastjac.layers import ACTIVATIONS
@@ -25,8 +27,6 @@ TANH, SIGMOID, SOFTPLUS = _CODES["tanh"], _CODES["sigmoid"], _CODES["softplus"]
 SILU, GELU, GELU_TANH = _CODES["silu"], _CODES["gelu"], _CODES["gelu_tanh"]
 SOFTMAX, LOG_SOFTMAX = _CODES["softmax"], _CODES["log_softmax"]
 
-_SHIFTER = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer, left in the low bits
-_LN2 = math.log(2)
 _SQRT_HALF = math.sqrt(0.5)
 _GELU_TANH = math.sqrt(2 / math.pi)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
@@ -36,68 +36,112 @@ _compiled = njit(error_model="numpy", fastmath={"contract"})
 _inlined = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
 
 
+class _Format(NamedTuple):
+    """The constants of one floating-point format, all of that format or the integer of its size."""
+
+    one: Any
+    two: Any
+    lowest: Any  # exp is 0 from here down
+    highest: Any  # and infinite from here up.
+    shifter: Any  # 1.5 * 2**mantissa: adding it rounds to an integer, left in the low bits
+    per_ln2: Any
+    ln2: Any
+    sqrt2m1: Any  # sqrt(2) - 1
+    ln2_high: Any  # short enough for an exponent times it to be exact
+    ln2_low: Any
+    mantissa: Any
+    bias: Any
+    exp: Any  # 1 / n! for n from the last term to 2
+    atanh: Any  # 1 / n for odd n from the last term to 3
+
+
+def _format(real: Any, integer: Any, ln2_high: float, ln2_low: float, terms: int, odd: int) -> _Format:
+    info = np.finfo(real)
+    return _Format(
+        one=real(1),
+        two=real(2),
+        lowest=real(math.log(info.smallest_subnormal) - 2),
+        highest=real(math.log(info.max) + 1),
+        shifter=real(1.5 * 2**info.nmant),
+        per_ln2=real(1 / math.log(2)),
+        ln2=real(math.log(2)),
+        sqrt2m1=real(math.sqrt(2) - 1),
+        ln2_high=real(ln2_high),
+        ln2_low=real(ln2_low),
+        mantissa=integer(info.nmant),
+        bias=integer(info.maxexp - 1),
+        exp=tuple(real(1 / math.factorial(n)) for n in range(terms, 1, -1)),
+        atanh=tuple(real(1 / n) for n in range(odd, 1, -2)),
+    )
+
+
+_DOUBLE = _format(np.float64, np.int64, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 13, 21)
+_SINGLE = _format(np.float32, np.int32, 0.693145751953125, 1.42860682030941723212e-06, 7, 11)
+
+
+def _format_of(x: Any) -> _Format:
+    """Return the constants of a number's format, also in compiled code."""
+    return _DOUBLE if x.itemsize == 8 else _SINGLE
+
+
+@overload(_format_of)
+def _overload_format_of(x):
+    constants = _DOUBLE if x == types.float64 else _SINGLE
+    return lambda x: constants
+
+
 @_inlined
 def _exp_parts(x):
     """Return ``expm1(r)``, ``2**a`` and ``2**b`` with ``exp(x) = (1 + expm1(r)) * 2**a * 2**b``."""
-    x = min(max(x, -746.0), 710.0)
-    shifted = x * (1 / _LN2) + _SHIFTER
-    n = shifted - _SHIFTER
-    # ln(2) in two parts, the first short enough for n times it to be exact.
-    r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10
-    # Taylor's series to r**13 on |r| <= ln(2) / 2.
-    p = 1 / 6227020800.0
-    p = p * r + 1 / 479001600.0
-    p = p * r + 1 / 39916800.0
-    p = p * r + 1 / 3628800.0
-    p = p * r + 1 / 362880.0
-    p = p * r + 1 / 40320.0
-    p = p * r + 1 / 5040.0
-    p = p * r + 1 / 720.0
-    p = p * r + 1 / 120.0
-    p = p * r + 1 / 24.0
-    p = p * r + 1 / 6.0
-    p = p * r + 0.5
+    f = _format_of(x)
+    x = min(max(x, f.lowest), f.highest)
+    shifted = x * f.per_ln2 + f.shifter
+    n = shifted - f.shifter
+    r = (x - n * f.ln2_high) - n * f.ln2_low
+    p = f.exp[0]
+    for i in range(1, len(f.exp)):  # Taylor's series on |r| <= ln(2) / 2
+        p = p * r + f.exp[i]
     p = p * r * r + r
-    exponent = to_bits(shifted) - to_bits(_SHIFTER)
+    exponent = to_bits(shifted) - to_bits(f.shifter)
     half = exponent >> 1
-    return p, from_bits((half + 1023) << 52), from_bits((exponent - half + 1023) << 52)
+    return p, _power(half, f), _power(exponent - half, f)
+
+
+@_inlined
+def _power(exponent, f):
+    """Return ``2**exponent``."""
+    return from_bits(type(f.bias)((exponent + f.bias) << f.mantissa))
 
 
 @_inlined
 def exp(x):
     """Return ``e**x``; NaN for NaN."""
     p, a, b = _exp_parts(x)
-    result = (1.0 + p) * a * b
+    result = (_format_of(x).one + p) * a * b
     return x if x != x else result
 
 
 @_inlined
 def expm1(x):
-    """Return ``e**x - 1`` for x <= 700; NaN for NaN."""
+    """Return ``e**x - 1`` where that is finite; NaN for NaN."""
     p, a, b = _exp_parts(x)
     power = a * b
-    result = p * power + (power - 1.0)
+    result = p * power + (power - _format_of(x).one)
     return x if x != x else result
 
 
 @_inlined
 def log1p(e):
     """Return ``log(1 + e)`` for 0 <= e <= 1, by the series of the inverse hyperbolic tangent."""
-    large = e > 0.41421356
-    s = (e - 1.0) / (e + 3.0) if large else e / (e + 2.0)
+    f = _format_of(e)
+    large = e > f.sqrt2m1
+    s = (e - f.one) / (e + (f.two + f.one)) if large else e / (e + f.two)
     q = s * s
-    p = 1 / 21.0
-    p = p * q + 1 / 19.0
-    p = p * q + 1 / 17.0
-    p = p * q + 1 / 15.0
-    p = p * q + 1 / 13.0
-    p = p * q + 1 / 11.0
-    p = p * q + 1 / 9.0
-    p = p * q + 1 / 7.0
-    p = p * q + 1 / 5.0
-    p = p * q + 1 / 3.0
-    result = 2.0 * (s + s * q * p)
-    return _LN2 + result if large else result
+    p = f.atanh[0]
+    for i in range(1, len(f.atanh)):
+        p = p * q + f.atanh[i]
+    result = f.two * (s + s * q * p)
+    return f.ln2 + result if large else result
 
 
 @_inlined
@@ -145,6 +189,8 @@ def normal_tail(z):
 @_compiled
 def activate(code, parameter, a, slope):
     """Replace the pre-activations ``a`` by activations, and write the derivatives to ``slope``."""
+    real = a.dtype.type
+    zero, one, two, alpha = real(0), real(1), real(2), real(parameter)
     for i in range(a.size if code == IDENTITY else 0):
         z = a[i]
         slope[i] = 1 if z == z else z
@@ -165,47 +211,48 @@ def activate(code, parameter, a, slope):
         a[i] = -1 if z <= -1 else (1 if z >= 1 else z)
         slope[i] = 0 if z <= -1 or z >= 1 else (1 if z == z else z)
     for i in range(a.size if code == ELU else 0):
-        z = np.float64(a[i])
-        p, low, high = _exp_parts(min(z, 0.0))
+        z = a[i]
+        p, low, high = _exp_parts(min(z, zero))
         power = low * high
-        negative = parameter * (p * power + (power - 1.0))
+        negative = alpha * (p * power + (power - one))
         a[i] = z if z > 0 else (negative if z <= 0 else z)
-        slope[i] = 1 if z > 0 else (parameter * (p * power + power) if z <= 0 else z)
+        slope[i] = one if z > 0 else (alpha * (p * power + power) if z <= 0 else z)
     for i in range(a.size if code == TANH else 0):
-        z = np.float64(a[i])
-        e = expm1(2.0 * min(abs(z), 22.0))
-        a[i] = math.copysign(e / (e + 2.0), z) if z == z else z
-        slope[i] = 1 - a[i] * a[i]
+        z = a[i]
+        e = expm1(two * min(abs(z), real(22)))
+        a[i] = math.copysign(e / (e + two), z) if z == z else z
+        slope[i] = one - a[i] * a[i]
     for i in range(a.size if code == SIGMOID else 0):
-        z = np.float64(a[i])
+        z = a[i]
         e = exp(-abs(z))
-        a[i] = (e if z < 0 else 1.0) / (1.0 + e)
-        slope[i] = e / ((1.0 + e) * (1.0 + e))
+        a[i] = (e if z < 0 else one) / (one + e)
+        slope[i] = e / ((one + e) * (one + e))
     for i in range(a.size if code == SOFTPLUS else 0):
-        z = np.float64(a[i])
+        z = a[i]
         e = exp(-abs(z))
-        a[i] = (z if z > 0 else 0.0) + log1p(e)
-        slope[i] = (e if z < 0 else 1.0) / (1.0 + e)
+        a[i] = max(z, zero) + log1p(e)
+        slope[i] = (e if z < 0 else one) / (one + e)
     for i in range(a.size if code == SILU else 0):
-        z = np.float64(a[i])
+        z = a[i]
         e = exp(-abs(z))
-        s, rest = (e if z < 0 else 1.0) / (1.0 + e), (1.0 if z < 0 else e) / (1.0 + e)
+        s, rest = (e if z < 0 else one) / (one + e), (one if z < 0 else e) / (one + e)
         a[i] = z * s
-        slope[i] = s * (1.0 + z * rest)
+        slope[i] = s * (one + z * rest)
     for i in range(a.size if code == GELU else 0):
         z = np.float64(a[i])
         tail, density = normal_tail(z)
         cdf = tail if z < 0 else 1.0 - tail
         a[i] = z * cdf
         slope[i] = cdf + z * density
+    rate, cubic, slower = real(_GELU_TANH), real(0.044715), real(3 * 0.044715)
     for i in range(a.size if code == GELU_TANH else 0):
-        z = np.float64(a[i])
+        z = a[i]
         # (1 + tanh(u)) / 2 is the sigmoid of 2 u.
-        u = _GELU_TANH * (z + 0.044715 * z * z * z)
-        e = exp(-2.0 * abs(u))
-        s = (e if u < 0 else 1.0) / (1.0 + e)
+        u = rate * (z + cubic * z * z * z)
+        e = exp(-two * abs(u))
+        s = (e if u < 0 else one) / (one + e)
         a[i] = z * s
-        slope[i] = s + z * (2.0 * e / ((1.0 + e) * (1.0 + e))) * (_GELU_TANH * (1.0 + 3 * 0.044715 * z * z))
+        slope[i] = s + z * (two * e / ((one + e) * (one + e))) * (rate * (one + slower * z * z))
 
 
 @_compiled
@@ -216,5 +263,5 @@ def exponentials(z, out):
         best = i if z[i] > z[best] else best
     largest = z[best]
     for i in range(z.size):
-        out[i] = exp(np.float64(z[i] - largest)) if i != best else 0.0
+        out[i] = exp(z[i] - largest) if i != best else 0.0
     return best

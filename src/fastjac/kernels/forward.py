@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from fastjac.kernels.elementwise import LOG_SOFTMAX, SOFTMAX, activate, exp, exponentials
+from fastjac.kernels.elementwise import (
+    HARD_TANH,
+    LOG_SOFTMAX,
+    RELU,
+    RELU6,
+    SOFTMAX,
+    activate,
+    exp,
+    exponentials,
+)
 from fastjac.kernels.intrinsics import dots, long_row, scale, tile
 from fastjac.kernels.panels import (
     all_finite,
@@ -94,7 +101,9 @@ def _forward(dtype, context, layers, x):
 
 @inner
 def _compact(layer, slope):
-    """List the units whose slope is not 0."""
+    """List the units whose slope is not 0, where the activation has a flat part."""
+    if layer.activation != RELU and layer.activation != RELU6 and layer.activation != HARD_TANH:
+        return
     active = integers(layer.active, layer.fan_out)
     count = 0
     for i in range(slope.size):
@@ -169,7 +178,7 @@ def _head_block(dtype, context, layer):
         z = vector(dtype, layer.block_a + m * row, lanes)
         share = vector(dtype, context.block_shares + m * row, lanes)
         for i in range(lanes):
-            share[i] = exp(np.float64(z[i] - largest[i])) if m != best[i] else 0.0
+            share[i] = exp(z[i] - largest[i]) if m != best[i] else 0.0
     at, sums = context.block_shares, context.edge + row
     tile(dtype, 1, width, outputs, context.ones, 0, at, row, context.units, sums, context.panel_rows, 0, 0)
     for i in range(lanes):

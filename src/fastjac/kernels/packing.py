@@ -167,16 +167,18 @@ class Packed:
             pack_panels(layer.w if forward else layer.w.T)
             for layer, forward in zip(layers, self.forward, strict=True)
         ]
-        # Inactive ReLUs are 0 and need no weights, unless 0 times a weight is NaN. To read only those of
-        # the others, w is kept beside w.T.
+        # Inactive ReLUs are 0 and need no weights, unless 0 times a weight is NaN.
         self.skips = [False] + [
             before.activation.name == "relu" and not raw and bool(np.isfinite(layer.w).all())
             for before, layer in pairwise(layers)
         ]
+        # To read the rows of the other units only, w is kept beside w.T, as where w.T is mostly padding.
+        width = simd.panel_width(layers[0].w.dtype)
         self.rows = {
             i: pack_panels(layer.w)
             for i, layer in enumerate(layers)
-            if self.skips[i] and not self.forward[i] and layer.b.size > simd.panel_width(layer.w.dtype)
+            if ((self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width)
+            and not (self.forward[i] or raw)
         }
 
 
@@ -216,7 +218,8 @@ class Context:
             record["a"] = self._vector(layer.b.size)
             record["slope"] = record["slopes"] = self._vector(width * padded(layer.b.size, self._dtype))
             record["block_a"] = self._vector(layer.b.size * width)
-            record["active"] = self._integers(np.zeros(layer.b.size))
+            record["active"] = self._integers(np.arange(layer.b.size))
+            record["count"] = layer.b.size
 
         last = layers[-1].w
         self._scaled = (
