@@ -22,27 +22,33 @@ TARGETS = {
 FEATURES = {"avx512": "+avx512f,+avx2,+fma", "avx2": "+avx2,+fma", "sse2": "", "neon": ""}
 
 
-def inner_loop(name, element, rows, width=simd.NV):
-    """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
+def assembly(name, element, emit):
+    """Return the machine code of a function in which ``emit(vectors, *arguments)`` emitted what it does."""
     triple, processor, *_ = TARGETS[name]
-    target = simd.target_of(triple, FEATURES[name])
     module = ir.Module()
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [simd.INT] * 10), "tile")
+    function = ir.Function(module, ir.FunctionType(simd.INT, [simd.INT] * 9), "function")
     builder = ir.IRBuilder(function.append_basic_block())
-    vectors = simd.Vectors(builder, ELEMENTS[element], target)
-    k, a, a_panel, b, index, c, c_rows, before, rest, _ = function.args
-    # As in a network: the rows of B are as far apart as those of a panel.
-    b_stride = simd.INT(simd.NV * target.vector_bytes)
-    simd.emit_tile(vectors, rows, width, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)
-    builder.ret_void()
+    target = simd.target_of(triple, FEATURES[name])
+    builder.ret(emit(simd.Vectors(builder, ELEMENTS[element], target), *function.args) or simd.INT(0))
 
     parsed = llvm.parse_assembly(str(module))
     machine = llvm.Target.from_triple(triple).create_target_machine(processor, opt=3)
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
     builder.getModulePassManager().run(parsed, builder)
+    return machine.emit_assembly(parsed)
+
+
+def inner_loop(name, element, rows, width=simd.NV):
+    """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
+
+    def emit(vectors, k, a, a_panel, b, *others):
+        # As in a network: the rows of B are as far apart as those of a panel.
+        b_stride = simd.INT(simd.NV * vectors.target.vector_bytes)
+        simd.emit_tile(vectors, rows, width, k, a, a_panel, b, b_stride, *others)
+
     # A loop of one block: from a label to the branch back to it.
-    loops = re.findall(r"^(\.LBB\w+):(.*?)\s\1$", machine.emit_assembly(parsed), re.M | re.S)
+    loops = re.findall(r"^(\.LBB\w+):(.*?)\s\1$", assembly(name, element, emit), re.M | re.S)
     bodies = [body for _, body in loops if ".LBB" not in body]
     return max(bodies, key=lambda body: len(re.findall(TARGETS[name][2], body))).splitlines()
 
@@ -73,3 +79,12 @@ def test_the_check_for_spills_can_fail(name):
     registers = simd.target_of(TARGETS[name][0], FEATURES[name]).registers
     loop = inner_loop(name, "float64", registers)
     assert any(re.search(TARGETS[name][3], line) for line in loop)
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("name", TARGETS)
+def test_active_units_are_listed_in_vectors(name, element):
+    code = assembly(name, element, lambda vectors, *others: simd.emit_nonzero(vectors, *others[:3]))
+    assert not re.search(r"\b(call|bl)\b", code)
+    if name == "avx512":
+        assert re.search(r"vpcompressq\s.*%zmm", code)

@@ -17,7 +17,7 @@ from fastjac.kernels.elementwise import (
     exp,
     exponentials,
 )
-from fastjac.kernels.intrinsics import dots, long_row, scale, tile
+from fastjac.kernels.intrinsics import dots, long_row, nonzero, scale, tile
 from fastjac.kernels.panels import (
     all_finite,
     clear_tail,
@@ -87,7 +87,7 @@ def _forward(dtype, context, layers, x):
             broken |= a[h] - a[h] != 0  # infinite or NaN
         activate(layer.activation, layer.parameter, a, slope)
         if i < context.n_layers - 1:
-            _compact(layer, slope)
+            _compact(dtype, layer)
     # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
     # no unit may be left out.
     context.finite = not broken
@@ -100,16 +100,12 @@ def _forward(dtype, context, layers, x):
 
 
 @inner
-def _compact(layer, slope):
+def _compact(dtype, layer):
     """List the units whose slope is not 0, where the activation has a flat part."""
     if layer.activation != RELU and layer.activation != RELU6 and layer.activation != HARD_TANH:
         return
-    active = integers(layer.active, layer.fan_out)
-    count = 0
-    for i in range(slope.size):
-        active[count] = i
-        count += slope[i] != 0
-    layer.count = count
+    size = vector_bytes(dtype, layer.fan_out) // itemsize(dtype)
+    layer.count = nonzero(dtype, size, layer.slope, layer.active)
 
 
 @inner
@@ -207,7 +203,7 @@ def _take(dtype, context, layers, s):
         layer = layers[i]
         layer.slope = layer.slopes + s * vector_bytes(dtype, layer.fan_out)
         if i < context.n_layers - 1:
-            _compact(layer, vector(dtype, layer.slope, layer.fan_out))
+            _compact(dtype, layer)
     last = layers[context.n_layers - 1]
     context.gain = last.slope
     context.shares = context.all_shares + s * vector_bytes(dtype, last.fan_out)

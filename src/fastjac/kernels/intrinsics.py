@@ -23,6 +23,7 @@ from fastjac.kernels.simd import (
     TARGET,
     Vectors,
     emit_dots,
+    emit_nonzero,
     emit_tile,
     emit_transpose,
     itemsize,
@@ -170,6 +171,16 @@ def scale(typing: Any, dtype: Any, across: Any, row: Any, mean: Any, gain: Any, 
         return context.get_dummy_value()
 
     return types.void(dtype, across, *[types.intp] * 4), codegen
+
+
+@intrinsic
+def nonzero(typing: Any, dtype: Any, size: Any, values: Any, out: Any) -> Any:
+    """``nonzero(dtype, size, values, out) -> count``, with ``size`` in whole vectors."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        return emit_nonzero(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
+
+    return types.intp(dtype, *[types.intp] * 3), codegen
 
 
 @intrinsic

@@ -218,7 +218,7 @@ class Context:
             record["a"] = self._vector(layer.b.size)
             record["slope"] = record["slopes"] = self._vector(width * padded(layer.b.size, self._dtype))
             record["block_a"] = self._vector(layer.b.size * width)
-            record["active"] = self._integers(np.arange(layer.b.size))
+            record["active"] = self._integers(np.arange(padded(layer.b.size, self._dtype)))
             record["count"] = layer.b.size
 
         last = layers[-1].w

@@ -16,6 +16,8 @@ bytes apart. The side is a power of two up to the elements of a vector.
 `scale` computes one row of a panel, ``out = (row - mean) * gain``, with ``mean`` a row and ``gain`` one
 element or, where ``across``, the other way round.
 `dots` computes the products of 1 to `MR` rows of a panel matrix with a padded vector.
+`nonzero` lists the positions of the elements of a padded vector that are not 0, and returns how many they
+are; what follows them in the list, as long as the vector, is of no use.
 Addresses are integers; nothing outside the named ranges is read or written.
 """
 
@@ -146,9 +148,12 @@ class Vectors:
         return values[0]
 
     def _declare(self, name: str, arguments: list[ir.Type], result: ir.Type) -> ir.Function:
-        full = f"{name}.v{self.lanes}f{8 * self.size}"
-        known = self.module.globals.get(full)
-        return known or ir.Function(self.module, ir.FunctionType(result, arguments), full)
+        return self.function(f"{name}.v{self.lanes}f{8 * self.size}", arguments, result)
+
+    def function(self, name: str, arguments: list[ir.Type], result: ir.Type) -> ir.Function:
+        """Return LLVM's function of a name."""
+        known = self.module.globals.get(name)
+        return known or ir.Function(self.module, ir.FunctionType(result, arguments), name)
 
 
 class Loop:
@@ -294,3 +299,25 @@ def emit_transpose(
                 )
     for i, row in enumerate(rows):
         vectors.store(row, builder.add(out, builder.mul(out_stride, INT(i))), 0)
+
+
+def emit_nonzero(vectors: Vectors, size: ir.Value, values: ir.Value, out: ir.Value) -> ir.Value:
+    """Emit the list of positions of elements that are not 0; see the top of this file."""
+    builder, part = vectors.builder, vectors.target.vector_bytes // 8
+    kind, bits = ir.VectorType(INT, part), ir.VectorType(ir.IntType(1), part)
+    name = f"llvm.experimental.vector.compress.v{part}i64"
+    compress = vectors.function(name, [kind, bits, kind], kind)
+    loop = Loop(builder, INT(0), size, vectors.lanes, [INT(0), ir.Constant(kind, list(range(part)))])
+    count, positions = loop.values
+    value = vectors.load(values, builder.mul(loop.i, INT(vectors.size)))
+    found = builder.fcmp_unordered("!=", value, vectors.zero)
+    for first in range(0, vectors.lanes, part):
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), part), list(range(first, first + part)))
+        mask = builder.shuffle_vector(found, found, lanes)
+        listed = builder.call(compress, [positions, mask, ir.Constant(kind, ir.Undefined)])
+        builder.store(listed, vectors.at(out, builder.mul(count, INT(8)), kind), align=8)
+        number = builder.ctpop(builder.bitcast(mask, ir.IntType(part)))
+        count = builder.add(count, builder.zext(number, INT))
+        positions = builder.add(positions, ir.Constant(kind, [part] * part))
+    loop.close([count, positions])
+    return loop.values[0]
