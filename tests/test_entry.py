@@ -23,7 +23,10 @@ def arrays(name, dtype):
 
 
 def function(name, dtype):
-    return getattr(Case((N, H, M), dtype=dtype).network()._thread, name)
+    """Return a routine's function as one of arrays alone, and the function itself."""
+    bound = getattr(Case((N, H, M), dtype=dtype).network()._thread, name)
+    _, n_read = entry._SHAPES[name]
+    return lambda *given: bound(*given[:n_read], given[n_read:]), bound
 
 
 class Subclass(np.ndarray):
@@ -63,7 +66,7 @@ STRANGE = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_right_arrays_are_taken_and_true_is_returned(name, dtype):
-    call = function(name, dtype)
+    call, _ = function(name, dtype)
     assert call(*arrays(name, dtype)) is True
 
 
@@ -71,7 +74,7 @@ def test_right_arrays_are_taken_and_true_is_returned(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("strange", STRANGE)
 def test_any_other_argument_is_refused_and_nothing_written(name, strange, dtype):
-    call = function(name, dtype)
+    call, _ = function(name, dtype)
     given = arrays(name, dtype)
     before = [array.copy() for array in given]
     for i in range(len(given)):
@@ -83,7 +86,7 @@ def test_any_other_argument_is_refused_and_nothing_written(name, strange, dtype)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_must_be_writable_and_what_is_read_need_not(name):
-    call = function(name, "float64")
+    call, _ = function(name, "float64")
     _, n_read = entry._SHAPES[name]
     for i in range(len(arrays(name, "float64"))):
         given = arrays(name, "float64")
@@ -93,7 +96,7 @@ def test_what_is_written_must_be_writable_and_what_is_read_need_not(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_overlapping_arrays_and_other_numbers_of_them_are_refused(name):
-    call = function(name, "float64")
+    call, bound = function(name, "float64")
     given = arrays(name, "float64")
     for count in range(len(given)):
         assert call(*given[:count]) is False
@@ -101,14 +104,28 @@ def test_overlapping_arrays_and_other_numbers_of_them_are_refused(name):
     room = np.zeros(N * M + N)
     given[0], given[-1] = room[:N], room[N - 1 :][: given[-1].size].reshape(given[-1].shape)
     assert call(*given) is False
+    _, n_read = entry._SHAPES[name]
+    given = arrays(name, "float64")
+    read, written = given[:n_read], tuple(given[n_read:])
+    assert bound(*read, written) is True
+    for strange in (
+        list(written),
+        None,
+        written[0],
+        written[:-1],
+        (*written, written[0]),
+        ((), *written[1:]),
+    ):
+        assert bound(*read, strange) is False
+    assert bound(*read) is False and bound(*read, written, written) is False and bound() is False
     with pytest.raises(TypeError, match="keyword"):
-        call(*given[:-1], jac=given[-1])
+        bound(*read, out=written)
 
 
 def test_nothing_is_kept_of_arguments():
-    call = function("value_and_jacobian", "float64")
+    call, bound = function("value_and_jacobian", "float64")
     given = arrays("value_and_jacobian", "float64")
-    counted = [*given, None, True, False, call.__self__]
+    counted = [*given, None, True, False, bound.__self__]
     before = [sys.getrefcount(value) for value in counted]
     for _ in range(1000):
         assert call(*given)
@@ -117,19 +134,17 @@ def test_nothing_is_kept_of_arguments():
     assert all(abs(b - a) < 100 for a, b in zip(before, after, strict=True))
 
 
-def test_other_threads_run_in_the_meantime():
-    case = Case((700, 700, 700))
-    net = case.network()
-    x, out = np.zeros(700), (np.empty(700), np.empty((700, 700)))
-    net.value_and_jacobian(x, out=out)
+def turns(widths, calls):
+    """Return how many turns this thread got while another did the calls; Python itself does not switch."""
+    net, x = Case(widths).network(), np.zeros(widths[0])
+    out = net.value_and_jacobian(x)
     done, count = threading.Event(), 0
 
     def work():
-        for _ in range(20):
-            net._thread.value_and_jacobian(x, *out)
+        for _ in range(calls):
+            net._thread.value_and_jacobian(x, out)
         done.set()
 
-    # Python would not switch by itself in this time.
     interval = sys.getswitchinterval()
     sys.setswitchinterval(100)
     try:
@@ -141,7 +156,15 @@ def test_other_threads_run_in_the_meantime():
         thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert count > 5
+    return count
+
+
+def test_other_threads_run_in_the_meantime():
+    assert turns((700, 700, 700), 20) > 5
+
+
+def test_a_small_network_keeps_the_lock():
+    assert turns((8, 32, 4), 50_000) <= 2
 
 
 def test_an_unknown_layout_of_arrays_is_refused(monkeypatch):

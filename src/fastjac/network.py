@@ -32,7 +32,8 @@ class _Thread(threading.local):
     address : int
         Of its context.
     value, value_and_jacobian, jacobian, vjp, jvp : callable
-        The routines for one sample in arrays that fit; they return False, with nothing written, for others.
+        The routines for one sample, ``f(*inputs, outputs)`` with a tuple of outputs; they return False, with
+        nothing written, for arrays that do not fit.
     """
 
     def __init__(self, packed: Packed) -> None:
@@ -52,7 +53,7 @@ class _Thread(threading.local):
     @cached_property
     def jacobian(self) -> Any:
         call, y = self.value_and_jacobian, np.empty(self.n_outputs, self.dtype)
-        return lambda x, jac: call(x, y, jac)
+        return lambda x, out: call(x, (y, *out))
 
     @cached_property
     def vjp(self) -> Any:
@@ -147,6 +148,8 @@ class Network:
 
     def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
         """Return the output ``y`` (M,) for the inputs ``x`` (N,); see `value_and_jacobian`."""
+        if out is not None and self._thread.value(x, (out,)):
+            return out
         y: Array = self._run("value", (x,), (out,), threads)[0]
         return y
 
@@ -178,10 +181,8 @@ class Network:
             If a shape, a dtype or the layout of ``out`` does not fit; nothing has been written then.
         """
         # The common case. What does not fit is converted, or told, below.
-        if type(out) is tuple and len(out) == 2:
-            y, jac = out
-            if self._thread.value_and_jacobian(x, y, jac):
-                return out
+        if out is not None and self._thread.value_and_jacobian(x, out):
+            return out
         y, jac = self._run("value_and_jacobian", (x,), out, threads)
         return y, jac
 
@@ -262,6 +263,8 @@ class Network:
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
+        if out is not None and self._thread.vjp(x, v, out):
+            return out
         y, product = self._run("vjp", (x, v), out, threads)
         return y, product
 
@@ -277,6 +280,8 @@ class Network:
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
+        if out is not None and self._thread.jvp(x, u, out):
+            return out
         y, product = self._run("jvp", (x, u), out, threads)
         return y, product
 
@@ -301,7 +306,7 @@ class Network:
         if type(x) is ndarray and x.ndim == 1:
             try:
                 outputs = new_where_none(out, shapes.values(), self.dtype)
-                if getattr(self._thread, name)(*given, *outputs):
+                if getattr(self._thread, name)(*given, outputs):
                     return outputs
             except (TypeError, ValueError):
                 pass  # The checks of a batch find what is wrong with `out`.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ NAMES = tuple(_SHAPES)
 
 INT32 = ir.IntType(32)
 _TYPE = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
+_LENGTH, _ITEMS = object.__basicsize__, tuple.__basicsize__  # of a tuple
 _IN_ORDER, _WRITABLE = 0x101, 0x400  # flags: C-contiguous and aligned
 
 
@@ -70,28 +72,35 @@ _new_function.restype = ctypes.py_object
 _new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
 
 
+# Multiply-adds of a Jacobian, a microsecond or two, up to which a call keeps the interpreter's lock: other
+# threads would gain less from it than handing it over takes.
+HELD = 1 << 16
+
+
 class _Table:
-    """The array that a function is bound to: addresses that differ between processes."""
+    """The array that a function is bound to: addresses that differ between processes, and `_RELEASES`."""
 
     def __init__(self, name: str, dtype: np.dtype[Any], context: Context) -> None:
         self.context = context
         routine = calling.routine_address(name, dtype)
-        self.addresses = np.array([context.address, routine, id(np.ndarray), id(dtype)])
+        releases = context.packed.plan.multiply_adds > HELD
+        known = (id(tuple), id(np.ndarray), id(dtype))
+        self.addresses = np.array([context.address, routine, *known, releases])
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
         return self.addresses.__array_interface__
 
 
-_CONTEXT, _ROUTINE, _NDARRAY, _DTYPE = range(0, 32, 8)  # offsets in a table
+_CONTEXT, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _RELEASES = range(0, 48, 8)  # offsets in a table
 
 
 def bound(name: str, dtype: np.dtype[Any], context: Context) -> Callable[..., bool]:
-    """Return a routine as ``f(*inputs, *outputs) -> bool``, for the one thread that uses ``context``.
+    """Return a routine as ``f(*inputs, outputs) -> bool``, for the one thread that uses ``context``.
 
-    It returns False, with nothing written, unless it is given ndarrays of the right shapes for one sample
-    and of ``dtype``, C-contiguous and aligned, those that it writes writable and overlapping no other. Other
-    threads run in the meantime.
+    It returns False, with nothing written, unless it is given ndarrays, the outputs in a tuple, of the right
+    shapes for one sample and of ``dtype``, C-contiguous and aligned, those that it writes writable and
+    overlapping no other. Other threads run in the meantime, but for a network as small as `HELD`.
     """
     table = np.asarray(_Table(name, dtype, context))  # keeps the context
     function: Callable[..., bool] = _new_function(_definition(name, dtype), table, None)
@@ -135,7 +144,7 @@ def _symbol(name: str, dtype: np.dtype[Any]) -> str:
 
 
 def _check_layout() -> None:
-    """Raise RuntimeError if an array's fields are not where they are expected."""
+    """Raise RuntimeError if a tuple's or an array's fields are not where they are expected."""
     array = np.zeros((2, 3))
     array.flags.writeable = False
     found = [ctypes.c_ssize_t.from_address(id(array) + offset).value for offset in _FIELDS]
@@ -145,10 +154,15 @@ def _check_layout() -> None:
     kind = ctypes.c_ssize_t.from_address(id(array) + _TYPE).value
     if found != expected or tuple(shape) != array.shape or kind != id(np.ndarray):
         raise RuntimeError(f"NumPy {np.__version__} lays arrays out in a way that fastjac does not know")
+    pair = (array, shape)
+    places = (_TYPE, _LENGTH, _ITEMS, _ITEMS + ctypes.sizeof(ctypes.c_void_p))
+    found = [ctypes.c_ssize_t.from_address(id(pair) + offset).value for offset in places]
+    if found != [id(tuple), 2, id(array), id(shape)]:
+        raise RuntimeError(f"Python {sys.version} lays tuples out in a way that fastjac does not know")
 
 
 def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
-    """Emit ``PyObject *function(PyObject *table, PyObject *const *arrays, Py_ssize_t count)``."""
+    """Emit ``PyObject *function(PyObject *table, PyObject *const *arguments, Py_ssize_t count)``."""
     shapes, n_read = _SHAPES[name]
     kind = ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT])
     function = ir.Function(module, kind, _symbol(name, dtype))
@@ -164,17 +178,22 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
         builder.cbranch(builder.icmp_unsigned("==", value, expected), following, refuse)
         builder.position_at_end(following)
 
-    owner, arrays, count = function.args
-    require(count, INT(len(shapes)))
+    owner, arguments, count = function.args
     table = read(owner, _FIELDS.data, BYTE_POINTER)
+    require(count, INT(n_read + 1))
+    outputs = read(arguments, 8 * n_read, BYTE_POINTER)
+    require(read(outputs, _TYPE), read(table, _TUPLE))
+    require(read(outputs, _LENGTH), INT(len(shapes) - n_read))
     context = read(table, _CONTEXT, BYTE_POINTER)
     assert CONTEXT.fields is not None
     offsets = {"n": CONTEXT.fields["n_inputs"][1], "m": CONTEXT.fields["n_outputs"][1]}
     lengths = {length: read(context, offset) for length, offset in offsets.items()}
     pointers = []
     for number, shape in enumerate(shapes):
-        array = read(arrays, 8 * number, BYTE_POINTER)
-        flags = _IN_ORDER | (_WRITABLE if number >= n_read else 0)
+        written = number >= n_read
+        place = (outputs, _ITEMS + 8 * (number - n_read)) if written else (arguments, 8 * number)
+        array = read(*place, BYTE_POINTER)
+        flags = _IN_ORDER | (_WRITABLE if written else 0)
         require(read(array, _TYPE), read(table, _NDARRAY))
         require(read(array, _FIELDS.dtype), read(table, _DTYPE))
         require(builder.and_(read(array, _FIELDS.flags, INT32), INT32(flags)), INT32(flags))
@@ -191,16 +210,21 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
 
     kinds = calling.array_types(dtype, [len(shape) for shape in shapes], n_read)
     routine = read(table, _ROUTINE, calling.routine_type(kinds).as_pointer())
-    thread = call("PyEval_SaveThread", BYTE_POINTER)
-    status = calling.emit_call(
-        builder,
-        kinds,
-        routine,
-        builder.ptrtoint(context, INT),
-        [[lengths[length] for length in shape] for shape in shapes],
-        pointers,
-    )
-    call("PyEval_RestoreThread", ir.VoidType(), thread)
+    releases = builder.icmp_signed("!=", read(table, _RELEASES), INT(0))
+    at = builder.ptrtoint(context, INT)
+    sizes = [[lengths[length] for length in shape] for shape in shapes]
+    with builder.if_else(releases) as (release, hold):
+        with release:
+            thread = call("PyEval_SaveThread", BYTE_POINTER)
+            released = calling.emit_call(builder, kinds, routine, at, sizes, pointers)
+            call("PyEval_RestoreThread", ir.VoidType(), thread)
+            after_release = builder.block
+        with hold:
+            held = calling.emit_call(builder, kinds, routine, at, sizes, pointers)
+            after_hold = builder.block
+    status = builder.phi(INT32)
+    status.add_incoming(released, after_release)
+    status.add_incoming(held, after_hold)
     done = builder.zext(builder.icmp_signed("==", status, INT32(fused.OK)), INT)
     builder.ret(call("PyBool_FromLong", BYTE_POINTER, done))
     builder.position_at_end(refuse)
