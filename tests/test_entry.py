@@ -16,10 +16,12 @@ NAMES = ("value", "value_and_jacobian", "vjp", "jvp")
 SIZES = {"n": N, "m": M}
 
 
-def arrays(name, dtype):
+def arrays(name, dtype, lead=()):
     shapes, _ = entry._SHAPES[name]
     rng = np.random.default_rng(0)
-    return [rng.standard_normal([SIZES[length] for length in shape]).astype(dtype) for shape in shapes]
+    return [
+        rng.standard_normal([*lead, *(SIZES[length] for length in shape)]).astype(dtype) for shape in shapes
+    ]
 
 
 def function(name, dtype):
@@ -27,6 +29,38 @@ def function(name, dtype):
     bound = getattr(Case((N, H, M), dtype=dtype).network()._thread, name)
     _, n_read = entry._SHAPES[name]
     return lambda *given: bound(*given[:n_read], given[n_read:]), bound
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_is_taken_up_to_the_most_samples(name, dtype):
+    context = Case((N, H, M), dtype=dtype).network()._thread.context
+    _, n_read = entry._SHAPES[name]
+    bound = entry.bound(name, np.dtype(dtype), context, 4)
+    for lead in ((0,), (1,), (4,)):
+        given = arrays(name, dtype, lead)
+        read, written = given[:n_read], given[n_read:]
+        assert bound(*read, tuple(written)) is True
+        for i in range(sum(lead)):
+            expected = [np.empty_like(array[i]) for array in written]
+            assert bound(*(array[i] for array in read), tuple(expected)) is True
+            for got, right in zip(written, expected, strict=True):
+                assert got[i].tobytes() == right.tobytes()
+    for lead in ((5,), (2, 2), (1, 1)):
+        given = arrays(name, dtype, lead)
+        assert bound(*given[:n_read], tuple(given[n_read:])) is False
+
+
+@pytest.mark.parametrize("other", [(), (1,), (3,), (5,), (1, 4)])
+@pytest.mark.parametrize("name", NAMES)
+def test_arrays_of_different_batches_are_refused(name, other):
+    call, _ = function(name, "float64")
+    for i in range(len(arrays(name, "float64"))):
+        given = arrays(name, "float64", (4,))
+        given[i] = arrays(name, "float64", other)[i]
+        before = [array.copy() for array in given]
+        assert call(*given) is False
+        assert all(array.tobytes() == copy.tobytes() for array, copy in zip(given, before, strict=True))
 
 
 class Subclass(np.ndarray):

@@ -21,21 +21,6 @@ def as_samples(value: ArrayLike, name: str, size: int) -> Array:
     return array
 
 
-def flat_as_it_is(array: Any, shape: tuple[int, ...], ndim: int, dtype: np.dtype[Any]) -> Array:
-    """Return an aligned C-contiguous ``array`` of ``shape``, leading axes flattened to make ``ndim`` of them.
-
-    Raises
-    ------
-    ValueError
-        If it is another array; what is wrong with it is not said.
-    """
-    fits = type(array) is np.ndarray and array.dtype is dtype and array.shape == shape
-    if not fits or not (array.flags.c_contiguous and array.flags.aligned):
-        raise ValueError
-    flat: Array = array if array.ndim == ndim else array.reshape(-1, *shape[len(shape) - ndim + 1 :])
-    return flat
-
-
 def as_outputs(
     out: Any, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any], inputs: Mapping[str, ArrayLike]
 ) -> tuple[Array, ...]:

@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac import threads
-from fastjac.arguments import as_outputs, as_samples, flat_as_it_is, new_where_none
-from fastjac.kernels import fused
-from fastjac.layers import Layer
-from fastjac.plan import Plan
+from fastjac.arguments import as_outputs, as_samples
+from fastjac.kernels.packing import Packed
 
 if TYPE_CHECKING:
     from fastjac.network import Network
@@ -34,6 +32,12 @@ LONGEST_BYTES = 4 << 20  # of inputs: where they are converted, that is done chu
 RESULT_BYTES = 16 << 20  # of the Jacobians that an iterator makes at a time
 
 
+def sample_costs(packed: Packed) -> tuple[int, int]:
+    """Return a sample's multiply-adds without and with the Jacobian, thirty for each activation."""
+    passes = 1000 + 2 * sum(layer.w.size + 30 * layer.b.size for layer in packed.layers)
+    return passes, passes + packed.plan.multiply_adds
+
+
 class Batches:
     """Calls a network's routines on any number of samples.
 
@@ -41,19 +45,17 @@ class Batches:
     ----------
     local : object
         Its ``address`` is that of the calling thread's context.
-    layers : sequence of Layer
-        The network's.
-    plan : Plan
-        Of its Jacobian.
+    packed : Packed
+        The network's weights.
+    costs : (int, int)
+        Its `sample_costs`.
     """
 
-    def __init__(self, local: Any, layers: Sequence[Layer], plan: Plan) -> None:
+    def __init__(self, local: Any, packed: Packed, costs: tuple[int, int]) -> None:
         self.local = local
-        self.dtype = layers[0].w.dtype
-        self.sizes = {"x": plan.sizes[0], "u": plan.sizes[0], "v": plan.sizes[-1]}
-        # Multiply-adds of a sample, without and with the Jacobian; an activation counts for thirty.
-        passes = 1000 + 2 * sum(layer.w.size + 30 * layer.b.size for layer in layers)
-        self.costs = passes, passes + plan.multiply_adds
+        self.dtype = packed.layers[0].w.dtype
+        self.sizes = {"x": packed.plan.sizes[0], "u": packed.plan.sizes[0], "v": packed.plan.sizes[-1]}
+        self.costs = costs
 
     def run(
         self,
@@ -79,24 +81,6 @@ class Batches:
             How many threads share the work.
         """
         cost = self.costs[any(len(shape) == 2 for shape in shapes.values())]
-        x = given["x"]
-        if type(x) is np.ndarray and x.dtype is self.dtype and self._is_short(x, cost, n_threads):
-            # Arrays that are right as they are: no time for more than to see that.
-            lead = x.shape[:-1]
-            full = [lead + shape for shape in shapes.values()]
-            try:
-                outputs = new_where_none(out, full, self.dtype)
-                flat = [
-                    flat_as_it_is(value, (*lead, self.sizes[name]), 1, self.dtype)
-                    for name, value in given.items()
-                ]
-                for array, shape in zip(outputs, full, strict=True):
-                    flat.append(flat_as_it_is(array, shape, len(shape) - len(lead), self.dtype))
-                if routine(self.local.address, *flat) == fused.OK:
-                    return outputs
-            except (TypeError, ValueError):
-                pass  # The checks below find what is wrong, or convert it.
-
         inputs = {name: as_samples(value, name, self.sizes[name]) for name, value in given.items()}
         lead = inputs["x"].shape[:-1]
         for name, array in inputs.items():
@@ -106,10 +90,6 @@ class Batches:
         flat = [array.reshape(-1, *shape[1:]) for array, shape in zip(outputs, shapes.values(), strict=True)]
         self._run_chunks(routine, list(inputs.values()), flat, cost, n_threads)
         return outputs
-
-    def _is_short(self, x: Array, cost: int, n_threads: int) -> bool:
-        """Return whether the samples ``x`` are too few to be cut into chunks."""
-        return x.size // self.sizes["x"] * cost <= (LONGEST if n_threads == 1 else SHORTEST)
 
     def _run_chunks(
         self,

@@ -11,9 +11,8 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastjac import embedding
+from fastjac import batches, embedding
 from fastjac.arguments import new_where_none
-from fastjac.batches import Batches, results
 from fastjac.kernels import entry, fused
 from fastjac.kernels.packing import Context, Packed
 from fastjac.layers import Activation, Layer, as_layers
@@ -32,36 +31,37 @@ class _Thread(threading.local):
     address : int
         Of its context.
     value, value_and_jacobian, jacobian, vjp, jvp : callable
-        The routines for one sample, ``f(*inputs, outputs)`` with a tuple of outputs; they return False, with
-        nothing written, for arrays that do not fit.
+        The routines, ``f(*inputs, outputs)`` with a tuple of outputs; they return False, with nothing
+        written, for arrays that do not fit and for more than ``most`` samples.
     """
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: Packed, most: int) -> None:
         self.context = Context(packed)
+        self.most = most
         self.address = self.context.address
         self.dtype = packed.layers[0].w.dtype
         self.n_outputs = packed.plan.sizes[-1]
 
     @cached_property
     def value(self) -> Any:
-        return entry.bound("value", self.dtype, self.context)
+        return entry.bound("value", self.dtype, self.context, self.most)
 
     @cached_property
     def value_and_jacobian(self) -> Any:
-        return entry.bound("value_and_jacobian", self.dtype, self.context)
+        return entry.bound("value_and_jacobian", self.dtype, self.context, self.most)
 
     @cached_property
     def jacobian(self) -> Any:
-        call, y = self.value_and_jacobian, np.empty(self.n_outputs, self.dtype)
-        return lambda x, out: call(x, (y, *out))
+        call, n_outputs, dtype = self.value_and_jacobian, self.n_outputs, self.dtype
+        return lambda x, out: call(x, (np.empty((*x.shape[:-1], n_outputs), dtype), *out))
 
     @cached_property
     def vjp(self) -> Any:
-        return entry.bound("vjp", self.dtype, self.context)
+        return entry.bound("vjp", self.dtype, self.context, self.most)
 
     @cached_property
     def jvp(self) -> Any:
-        return entry.bound("jvp", self.dtype, self.context)
+        return entry.bound("jvp", self.dtype, self.context, self.most)
 
 
 class Network:
@@ -115,7 +115,7 @@ class Network:
     _results: dict[str, dict[str, tuple[int, ...]]]
     _packed: Packed
     _thread: _Thread
-    _batches: Batches
+    _batches: batches.Batches
 
     def __init__(
         self,
@@ -130,7 +130,9 @@ class Network:
         checked = as_layers(layers, activation, head, dtype)
         sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
         packed = Packed(checked, Plan(sizes))
-        thread = _Thread(packed)
+        costs = batches.sample_costs(packed)
+        # Ctrl-C waits for as many samples as one call takes.
+        thread = _Thread(packed, max(batches.LONGEST // costs[1], 1))
         # Past __setattr__, which refuses.
         self.__dict__.update(
             layers=checked,
@@ -143,12 +145,12 @@ class Network:
             _results=_results(sizes[0], sizes[-1]),
             _packed=packed,
             _thread=thread,
-            _batches=Batches(thread, checked, packed.plan),
+            _batches=batches.Batches(thread, packed, costs),
         )
 
     def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
         """Return the output ``y`` (M,) for the inputs ``x`` (N,); see `value_and_jacobian`."""
-        if out is not None and self._thread.value(x, (out,)):
+        if out is not None and threads == 1 and self._thread.value(x, (out,)):
             return out
         y: Array = self._run("value", (x,), (out,), threads)[0]
         return y
@@ -181,7 +183,7 @@ class Network:
             If a shape, a dtype or the layout of ``out`` does not fit; nothing has been written then.
         """
         # The common case. What does not fit is converted, or told, below.
-        if out is not None and self._thread.value_and_jacobian(x, out):
+        if out is not None and threads == 1 and self._thread.value_and_jacobian(x, out):
             return out
         y, jac = self._run("value_and_jacobian", (x,), out, threads)
         return y, jac
@@ -213,7 +215,7 @@ class Network:
             `value_and_jacobian` of each batch, in order. The arrays are new each time, and the caller's to
             keep.
         """
-        return results(self, x, batch_size, thread_count(threads))
+        return batches.results(self, x, batch_size, thread_count(threads))
 
     def sensitivity(self, x: ArrayLike, reduce: str = "mean_abs", *, threads: int | str = 1) -> Array:
         """Return a summary of the Jacobians at many samples without keeping them.
@@ -263,7 +265,7 @@ class Network:
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
-        if out is not None and self._thread.vjp(x, v, out):
+        if out is not None and threads == 1 and self._thread.vjp(x, v, out):
             return out
         y, product = self._run("vjp", (x, v), out, threads)
         return y, product
@@ -280,7 +282,7 @@ class Network:
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
-        if out is not None and self._thread.jvp(x, u, out):
+        if out is not None and threads == 1 and self._thread.jvp(x, u, out):
             return out
         y, product = self._run("jvp", (x, u), out, threads)
         return y, product
@@ -299,19 +301,21 @@ class Network:
 
     def _run(self, name: str, given: tuple[ArrayLike, ...], out: Any, threads: int | str) -> Any:
         """Call the routine ``name`` with ``given`` and the arrays of ``out``, new ones where it has None."""
-        shapes = self._results[name]
+        n_threads, shapes = thread_count(threads), self._results[name]
         if out is None:
             out = (None,) * len(shapes)
         x = given[0]
-        if type(x) is ndarray and x.ndim == 1:
-            try:
-                outputs = new_where_none(out, shapes.values(), self.dtype)
-                if getattr(self._thread, name)(*given, outputs):
-                    return outputs
-            except (TypeError, ValueError):
-                pass  # The checks of a batch find what is wrong with `out`.
+        if type(x) is ndarray and x.ndim in (1, 2) and x.shape[-1] == self.n_inputs and type(out) is tuple:
+            lead = x.shape[:-1]
+            if batches.helpers(sum(lead), self._batches.costs[1], n_threads) < 1:
+                try:
+                    out = new_where_none(out, [lead + shape for shape in shapes.values()], self.dtype)
+                    if getattr(self._thread, name)(*given, out):
+                        return out
+                except (TypeError, ValueError):
+                    pass  # The checks of a batch find what is wrong with `out`.
         inputs = dict(zip(("x", "u" if name == "jvp" else "v"), given, strict=False))
-        return self._batches.run(self._routine(name), inputs, out, shapes, thread_count(threads))
+        return self._batches.run(self._routine(name), inputs, out, shapes, n_threads)
 
     def _routine(self, name: str) -> Any:
         """Return a compiled routine for any number of samples: ``f(address, *inputs, *outputs)``."""

@@ -1,4 +1,4 @@
-"""The routines as Python functions of arrays for one sample, made of a few LLVM instructions.
+"""The routines as Python functions of arrays for one sample or a batch, made of a few LLVM instructions.
 
 numba's own call costs half a microsecond: it finds out what each argument is and takes it apart. Here the
 arguments are compared with the only ones that will do.
@@ -26,7 +26,7 @@ from fastjac.kernels.compiling import File
 from fastjac.kernels.packing import CONTEXT, Context
 from fastjac.kernels.simd import BYTE_POINTER, INT
 
-# Routine -> the shapes of its arrays, and how many of them are only read.
+# Routine -> the shapes of its arrays for one sample, and how many of them are only read.
 _SHAPES = {
     "value": (("n", "m"), 1),
     "value_and_jacobian": (("n", "m", "mn"), 1),
@@ -78,31 +78,33 @@ HELD = 1 << 16
 
 
 class _Table:
-    """The array that a function is bound to: addresses that differ between processes, and `_RELEASES`."""
+    """The array that a function is bound to: addresses that differ between processes, and what to do when."""
 
-    def __init__(self, name: str, dtype: np.dtype[Any], context: Context) -> None:
+    def __init__(self, name: str, dtype: np.dtype[Any], context: Context, most: int) -> None:
         self.context = context
         routine = calling.routine_address(name, dtype)
         releases = context.packed.plan.multiply_adds > HELD
         known = (id(tuple), id(np.ndarray), id(dtype))
-        self.addresses = np.array([context.address, routine, *known, releases])
+        self.addresses = np.array([context.address, routine, *known, releases, most])
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
         return self.addresses.__array_interface__
 
 
-_CONTEXT, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _RELEASES = range(0, 48, 8)  # offsets in a table
+# Offsets in a table.
+_CONTEXT, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _RELEASES, _MOST = range(0, 56, 8)
 
 
-def bound(name: str, dtype: np.dtype[Any], context: Context) -> Callable[..., bool]:
+def bound(name: str, dtype: np.dtype[Any], context: Context, most: int) -> Callable[..., bool]:
     """Return a routine as ``f(*inputs, outputs) -> bool``, for the one thread that uses ``context``.
 
     It returns False, with nothing written, unless it is given ndarrays, the outputs in a tuple, of the right
-    shapes for one sample and of ``dtype``, C-contiguous and aligned, those that it writes writable and
-    overlapping no other. Other threads run in the meantime, but for a network as small as `HELD`.
+    shapes for one sample or (B, ...) for up to ``most``, and of ``dtype``, C-contiguous and aligned, those
+    that it writes writable and overlapping no other. Other threads run in the meantime, but for one sample
+    of a network as small as `HELD`.
     """
-    table = np.asarray(_Table(name, dtype, context))  # keeps the context
+    table = np.asarray(_Table(name, dtype, context, most))  # keeps the context
     function: Callable[..., bool] = _new_function(_definition(name, dtype), table, None)
     return function
 
@@ -173,9 +175,9 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
         place = builder.gep(base, [INT(offset)], source_etype=ir.IntType(8))
         return builder.load(builder.bitcast(place, kind.as_pointer()))
 
-    def require(value: ir.Value, expected: ir.Value) -> None:
+    def require(value: ir.Value, expected: ir.Value, comparison: str = "==") -> None:
         following = function.append_basic_block()
-        builder.cbranch(builder.icmp_unsigned("==", value, expected), following, refuse)
+        builder.cbranch(builder.icmp_unsigned(comparison, value, expected), following, refuse)
         builder.position_at_end(following)
 
     owner, arguments, count = function.args
@@ -189,6 +191,7 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     offsets = {"n": CONTEXT.fields["n_inputs"][1], "m": CONTEXT.fields["n_outputs"][1]}
     lengths = {length: read(context, offset) for length, offset in offsets.items()}
     pointers = []
+    axes, samples = INT32(0), INT(1)  # before those of one sample, and how many of these there are
     for number, shape in enumerate(shapes):
         written = number >= n_read
         place = (outputs, _ITEMS + 8 * (number - n_read)) if written else (arguments, 8 * number)
@@ -197,8 +200,17 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
         require(read(array, _TYPE), read(table, _NDARRAY))
         require(read(array, _FIELDS.dtype), read(table, _DTYPE))
         require(builder.and_(read(array, _FIELDS.flags, INT32), INT32(flags)), INT32(flags))
-        require(read(array, _FIELDS.ndim, INT32), INT32(len(shape)))
+        extra = builder.sub(read(array, _FIELDS.ndim, INT32), INT32(len(shape)))
         lengths_at = read(array, _FIELDS.shape, BYTE_POINTER)
+        if number == 0:
+            require(extra, INT32(1), "<=")
+            axes, batch = extra, builder.icmp_unsigned("==", extra, INT32(1))
+            samples = builder.select(batch, read(lengths_at, 0), INT(1))
+            require(samples, read(table, _MOST), "<=")
+        else:
+            require(extra, axes)
+            require(builder.select(batch, read(lengths_at, 0), INT(1)), samples)
+        lengths_at = builder.gep(lengths_at, [builder.mul(axes, INT32(8))], source_etype=ir.IntType(8))
         for axis, length in enumerate(shape):
             require(read(lengths_at, 8 * axis), lengths[length])
         pointers.append(read(array, _FIELDS.data, BYTE_POINTER))
@@ -211,8 +223,11 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     kinds = calling.array_types(dtype, [len(shape) for shape in shapes], n_read)
     routine = read(table, _ROUTINE, calling.routine_type(kinds).as_pointer())
     releases = builder.icmp_signed("!=", read(table, _RELEASES), INT(0))
+    releases = builder.or_(releases, batch)
     at = builder.ptrtoint(context, INT)
     sizes = [[lengths[length] for length in shape] for shape in shapes]
+    for size in sizes:
+        size[0] = builder.mul(samples, size[0])
     with builder.if_else(releases) as (release, hold):
         with release:
             thread = call("PyEval_SaveThread", BYTE_POINTER)
