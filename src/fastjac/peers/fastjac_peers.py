@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from fastjac.jacobian import value_and_jacobian
@@ -21,7 +20,8 @@ def _network(problem: Problem) -> Network:
 
 def network(problem: Problem) -> Call:
     """Return ``Network.value_and_jacobian`` with ``out=``."""
-    return partial(_network(problem).value_and_jacobian, problem.x, out=problem.outputs())
+    net, x, out = _network(problem), problem.x, problem.outputs()
+    return lambda: net.value_and_jacobian(x, out=out)
 
 
 def kernel_alone(problem: Problem) -> Call:
@@ -45,7 +45,8 @@ def raw_arrays(problem: Problem) -> Call:
     if [str(layer.activation) for layer in problem.layers] != ["relu", "softmax"]:
         raise NotApplicableError("affine, ReLU, affine, softmax only")
     (w1, b1, _), (w2, b2, _) = problem.layers
-    return partial(value_and_jacobian, problem.x, w1, b1, w2, b2, out=problem.outputs())
+    x, out = problem.x, problem.outputs()
+    return lambda: value_and_jacobian(x, w1, b1, w2, b2, out=out)
 
 
 PEERS = {"fastjac": network, "fastjac, kernel alone": kernel_alone, "fastjac, raw arrays": raw_arrays}
