@@ -36,7 +36,7 @@ def function(name, dtype):
 def test_a_batch_is_taken_up_to_the_most_samples(name, dtype):
     context = Case((N, H, M), dtype=dtype).network()._thread.context
     _, n_read = entry._SHAPES[name]
-    bound = entry.bound(name, np.dtype(dtype), context, 4)
+    bound = entry.bound(name, np.dtype(dtype), context, 4, True)
     for lead in ((0,), (1,), (4,)):
         given = arrays(name, dtype, lead)
         read, written = given[:n_read], given[n_read:]
@@ -193,8 +193,9 @@ def turns(widths, calls):
     return count
 
 
-def test_other_threads_run_in_the_meantime():
-    assert turns((700, 700, 700), 20) > 5
+@pytest.mark.parametrize("widths", [(700, 700, 700), (2000, 2000)])
+def test_other_threads_run_in_the_meantime(widths):
+    assert turns(widths, 20) > 5
 
 
 def test_a_small_network_keeps_the_lock():

@@ -25,6 +25,7 @@ Rows = Callable[[int, int], Array]
 # take up to this many together, counted from the first that they get.
 GROUP = 32
 # Work is counted in multiply-adds, of which a core does 2 to 60 in a nanosecond.
+HELD = 1 << 16  # One sample's call keeps the interpreter's lock: handing it over takes as long.
 SHORTEST = 500_000  # A thread takes a few microseconds to get a chunk.
 LONGEST = 500_000_000  # Ctrl-C waits for the chunks that are being worked on.
 HEAVIEST = 4 * LONGEST  # of a group: less would forgo what taking samples together gains

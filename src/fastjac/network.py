@@ -35,20 +35,25 @@ class _Thread(threading.local):
         written, for arrays that do not fit and for more than ``most`` samples.
     """
 
-    def __init__(self, packed: Packed, most: int) -> None:
+    def __init__(self, packed: Packed, cost: int) -> None:
         self.context = Context(packed)
-        self.most = most
+        # Ctrl-C waits for as many samples as one call takes.
+        self.most = max(batches.LONGEST // cost, 1)
+        self.releases = cost > batches.HELD
         self.address = self.context.address
         self.dtype = packed.layers[0].w.dtype
         self.n_outputs = packed.plan.sizes[-1]
 
+    def _bound(self, name: str) -> Any:
+        return entry.bound(name, self.dtype, self.context, self.most, self.releases)
+
     @cached_property
     def value(self) -> Any:
-        return entry.bound("value", self.dtype, self.context, self.most)
+        return self._bound("value")
 
     @cached_property
     def value_and_jacobian(self) -> Any:
-        return entry.bound("value_and_jacobian", self.dtype, self.context, self.most)
+        return self._bound("value_and_jacobian")
 
     @cached_property
     def jacobian(self) -> Any:
@@ -57,11 +62,11 @@ class _Thread(threading.local):
 
     @cached_property
     def vjp(self) -> Any:
-        return entry.bound("vjp", self.dtype, self.context, self.most)
+        return self._bound("vjp")
 
     @cached_property
     def jvp(self) -> Any:
-        return entry.bound("jvp", self.dtype, self.context, self.most)
+        return self._bound("jvp")
 
 
 class Network:
@@ -131,8 +136,7 @@ class Network:
         sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
         packed = Packed(checked, Plan(sizes))
         costs = batches.sample_costs(packed)
-        # Ctrl-C waits for as many samples as one call takes.
-        thread = _Thread(packed, max(batches.LONGEST // costs[1], 1))
+        thread = _Thread(packed, costs[1])
         # Past __setattr__, which refuses.
         self.__dict__.update(
             layers=checked,

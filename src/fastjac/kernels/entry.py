@@ -72,18 +72,12 @@ _new_function.restype = ctypes.py_object
 _new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
 
 
-# Multiply-adds of a Jacobian, a microsecond or two, up to which a call keeps the interpreter's lock: other
-# threads would gain less from it than handing it over takes.
-HELD = 1 << 16
-
-
 class _Table:
     """The array that a function is bound to: addresses that differ between processes, and what to do when."""
 
-    def __init__(self, name: str, dtype: np.dtype[Any], context: Context, most: int) -> None:
+    def __init__(self, name: str, dtype: np.dtype[Any], context: Context, most: int, releases: bool) -> None:
         self.context = context
         routine = calling.routine_address(name, dtype)
-        releases = context.packed.plan.multiply_adds > HELD
         known = (id(tuple), id(np.ndarray), id(dtype))
         self.addresses = np.array([context.address, routine, *known, releases, most])
 
@@ -96,15 +90,17 @@ class _Table:
 _CONTEXT, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _RELEASES, _MOST = range(0, 56, 8)
 
 
-def bound(name: str, dtype: np.dtype[Any], context: Context, most: int) -> Callable[..., bool]:
+def bound(
+    name: str, dtype: np.dtype[Any], context: Context, most: int, releases: bool
+) -> Callable[..., bool]:
     """Return a routine as ``f(*inputs, outputs) -> bool``, for the one thread that uses ``context``.
 
     It returns False, with nothing written, unless it is given ndarrays, the outputs in a tuple, of the right
     shapes for one sample or (B, ...) for up to ``most``, and of ``dtype``, C-contiguous and aligned, those
-    that it writes writable and overlapping no other. Other threads run in the meantime, but for one sample
-    of a network as small as `HELD`.
+    that it writes writable and overlapping no other. Other threads run in the meantime, in the case of one
+    sample only if it ``releases`` the interpreter's lock.
     """
-    table = np.asarray(_Table(name, dtype, context, most))  # keeps the context
+    table = np.asarray(_Table(name, dtype, context, most, releases))  # keeps the context
     function: Callable[..., bool] = _new_function(_definition(name, dtype), table, None)
     return function
 

@@ -189,12 +189,10 @@ class Context:
     ----------
     address : int
         Of the ``CONTEXT`` record; valid as long as this object lives.
-    packed : Packed
-        The weights.
     """
 
     def __init__(self, packed: Packed) -> None:
-        self.packed = packed
+        self._packed = packed
         self._dtype = packed.layers[0].w.dtype
         self._owned: list[Array] = []
         layers, plan = packed.layers, packed.plan
@@ -278,25 +276,25 @@ class Context:
         return int(self._keep(values.astype(np.int64)).ctypes.data)
 
     def _fill_step(self, record: Any, product: Product, stored: dict[Product, int]) -> None:
-        transposed = self.packed.transposed[product]
+        transposed = self._packed.transposed[product]
         vector, scalar = _roles(product, transposed)
-        last = len(self.packed.layers) - 1
+        last = len(self._packed.layers) - 1
         m, n = (product.cols, product.rows) if transposed else (product.rows, product.cols)
         record["m"], record["n"] = m, n
         record["scalar"] = self._operand(scalar, stored)
-        record["scalar_transposed"] = self.packed.transposed[scalar] != transposed
-        record["outputs"] = product in self.packed.spine
+        record["scalar_transposed"] = self._packed.transposed[scalar] != transposed
+        record["outputs"] = product in self._packed.spine
         record["vector"] = self._operand(vector, stored)
         record["head"] = transposed and vector.first == last
-        if transposed or product is not self.packed.plan.root:
+        if transposed or product is not self._packed.plan.root:
             record["out"] = stored[product] = self._vector(m * padded(n, self._dtype))
 
     def _operand(self, product: Product, stored: dict[Product, int]) -> int:
         if product.left is None:
-            is_last = product.first == len(self.packed.layers) - 1
+            is_last = product.first == len(self._packed.layers) - 1
             return (
                 self._scaled
                 if is_last and self._scaled
-                else int(self.packed.weights[product.first].ctypes.data)
+                else int(self._packed.weights[product.first].ctypes.data)
             )
         return stored[product]
