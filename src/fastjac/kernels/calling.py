@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import errors, from_dtype, njit, types
+from numba import errors, njit, types
 from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
@@ -35,15 +35,6 @@ _FREE, _TAKEN, _SHUT = range(3)  # what STATE may be
 
 INT32 = ir.IntType(32)
 FUNCTION_TYPE = ir.FunctionType(INT32, [BYTE_POINTER] * 4)
-DIMENSIONS = (1, 1, 2)  # of x, y and jac, of which the first is only read
-
-
-def array_types(dtype: np.dtype[Any], dimensions: Sequence[int], n_read: int) -> list[types.Array]:
-    """Return the types of a routine's arrays."""
-    return [
-        types.Array(from_dtype(dtype), ndim, "C", readonly=number < n_read)
-        for number, ndim in enumerate(dimensions)
-    ]
 
 
 def routine_type(kinds: Sequence[types.Array]) -> ir.FunctionType:
@@ -118,7 +109,7 @@ def _emit_function(module: ir.Module, dtype: np.dtype[Any], name: str) -> None:
     n, m, context, routine = (
         builder.load(_field(builder, record, field)) for field in (INPUTS, OUTPUTS, CONTEXT, ROUTINE)
     )
-    kinds = array_types(dtype, DIMENSIONS, 1)
+    kinds = fused.array_types("value_and_jacobian", dtype)
     routine = builder.inttoptr(routine, routine_type(kinds).as_pointer())
     status = emit_call(builder, kinds, routine, context, ([n], [m], [m, n]), pointers)
     builder.store_atomic(INT(_FREE), state, "release", align=8)
@@ -194,7 +185,7 @@ def fill(
 @intrinsic
 def _call(typing: Any, handle: Any, x: Any, y: Any, jac: Any) -> Any:
     """Return the status of the function of a record, called with three arrays."""
-    for name, array, ndim in zip(("x", "y", "jac"), (x, y, jac), DIMENSIONS, strict=True):
+    for name, array, ndim in zip(("x", "y", "jac"), (x, y, jac), (1, 1, 2), strict=True):
         fits = isinstance(array, types.Array) and array.ndim == ndim and array.layout == "C"
         if not fits or array.dtype not in (types.float32, types.float64) or array.dtype != x.dtype:
             raise errors.TypingError(

@@ -216,26 +216,22 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
         known = module.globals.get(name) or ir.Function(module, kind, name)
         return builder.call(known, arguments)
 
-    kinds = calling.array_types(dtype, [len(shape) for shape in shapes], n_read)
+    kinds = fused.array_types(name, dtype)
     routine = read(table, _ROUTINE, calling.routine_type(kinds).as_pointer())
     releases = builder.icmp_signed("!=", read(table, _RELEASES), INT(0))
     releases = builder.or_(releases, batch)
-    at = builder.ptrtoint(context, INT)
     sizes = [[lengths[length] for length in shape] for shape in shapes]
     for size in sizes:
         size[0] = builder.mul(samples, size[0])
-    with builder.if_else(releases) as (release, hold):
-        with release:
-            thread = call("PyEval_SaveThread", BYTE_POINTER)
-            released = calling.emit_call(builder, kinds, routine, at, sizes, pointers)
-            call("PyEval_RestoreThread", ir.VoidType(), thread)
-            after_release = builder.block
-        with hold:
-            held = calling.emit_call(builder, kinds, routine, at, sizes, pointers)
-            after_hold = builder.block
-    status = builder.phi(INT32)
-    status.add_incoming(released, after_release)
-    status.add_incoming(held, after_hold)
+    before = builder.block
+    with builder.if_then(releases):
+        saved, saving = call("PyEval_SaveThread", BYTE_POINTER), builder.block
+    thread = builder.phi(BYTE_POINTER)
+    thread.add_incoming(saved, saving)
+    thread.add_incoming(BYTE_POINTER(None), before)
+    status = calling.emit_call(builder, kinds, routine, builder.ptrtoint(context, INT), sizes, pointers)
+    with builder.if_then(releases):
+        call("PyEval_RestoreThread", ir.VoidType(), thread)
     done = builder.zext(builder.icmp_signed("==", status, INT32(fused.OK)), INT)
     builder.ret(call("PyBool_FromLong", BYTE_POINTER, done))
     builder.position_at_end(refuse)

@@ -152,15 +152,19 @@ _ROUTINES = {
 }
 
 
+def array_types(name: str, dtype: np.dtype[Any]) -> list[types.Array]:
+    """Return the types of a routine's arrays: C-contiguous, and what is only read may be read-only."""
+    _, inputs, outputs = _ROUTINES[name]
+    element = from_dtype(dtype)
+    arrays = [types.Array(element, ndim, "C", readonly=True) for ndim in inputs]
+    return arrays + [types.Array(element, ndim, "C") for ndim in outputs]
+
+
 @functools.cache
 def routine(name: str, dtype: np.dtype[Any]) -> Any:
     """Return the compiled routine of a Network's method: ``f(address, *inputs, *outputs) -> status``.
 
-    One signature, so that no call ever compiles: C-contiguous arrays of ``dtype``; what is only read
-    may be read-only.
+    One signature, `array_types`, so that no call ever compiles.
     """
-    function, inputs, outputs = _ROUTINES[name]
-    element = from_dtype(dtype)
-    arrays = [types.Array(element, ndim, "C", readonly=True) for ndim in inputs]
-    arrays += [types.Array(element, ndim, "C") for ndim in outputs]
-    return compiled(function, f"{name}_{dtype}", types.intp(types.intp, *arrays))
+    function, *_ = _ROUTINES[name]
+    return compiled(function, f"{name}_{dtype}", types.intp(types.intp, *array_types(name, dtype)))

@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 
 from fastjac.kernels import fused
 from fastjac.kernels.calling import (
-    DIMENSIONS,
     FUNCTION_TYPE,
     INT32,
-    array_types,
     emit_any_null,
     emit_call,
     emit_status,
@@ -199,7 +197,7 @@ def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
 def _emit_value_and_jacobian(module: ir.Module, name: str, packed: Packed, context: int) -> None:
     dtype, sizes = packed.layers[0].w.dtype, packed.plan.sizes
     (compiled,) = fused.routine("value_and_jacobian", dtype).overloads.values()
-    kinds = array_types(dtype, DIMENSIONS, 1)
+    kinds = fused.array_types("value_and_jacobian", dtype)
     routine = ir.Function(module, routine_type(kinds), compiled.fndesc.llvm_func_name)
 
     function = ir.Function(module, FUNCTION_TYPE, name)
