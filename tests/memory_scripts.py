@@ -141,10 +141,14 @@ def loop(dtype):
     from numba import njit
     from numba.core.runtime import rtsys
 
+    from fastjac.kernels import fused
+    from fastjac.kernels.packing import Context
+
     case = Case((20, 32, 5), dtype=np.dtype(dtype).type)
     net, x = case.network(), case.x()
     y, jac = net.value_and_jacobian(x)
-    routine, address = net._routine("value_and_jacobian"), net._thread.address
+    context = Context(net._packed)
+    routine, address = fused.routine("value_and_jacobian", net.dtype), context.address
 
     @njit
     def repeat(times, address, x, y, jac):

@@ -37,10 +37,11 @@ print(function(14), "compiled" if compiling.file_of(function).compiled else "fou
 VALUE = """
 import numpy as np
 import fastjac
-from fastjac.kernels import compiling
+from fastjac.kernels import compiling, fused
 
 net = fastjac.Network([(np.ones((1, 1)), None)], head="hard_tanh")
-print(net(np.array([-5.0]))[0], "compiled" if compiling.file_of(net._routine("value")).compiled else "found")
+routine = fused.routine("value", net.dtype)
+print(net(np.array([-5.0]))[0], "compiled" if compiling.file_of(routine).compiled else "found")
 """
 
 

@@ -10,6 +10,7 @@ import pytest
 from oracles import DTYPES, Case
 
 from fastjac.kernels import entry
+from fastjac.kernels.packing import Contexts
 
 N, H, M = 5, 7, 3
 NAMES = ("value", "value_and_jacobian", "vjp", "jvp")
@@ -17,26 +18,32 @@ SIZES = {"n": N, "m": M}
 
 
 def arrays(name, dtype, lead=()):
-    shapes, _ = entry._SHAPES[name]
+    shapes, _ = entry.SHAPES[name]
     rng = np.random.default_rng(0)
     return [
         rng.standard_normal([*lead, *(SIZES[length] for length in shape)]).astype(dtype) for shape in shapes
     ]
 
 
+def contexts(dtype="float64"):
+    """Return the contexts, none as yet, of a network."""
+    return Contexts(Case((N, H, M), dtype=dtype).network()._packed)
+
+
 def function(name, dtype):
     """Return a routine's function as one of arrays alone, and the function itself."""
-    bound = getattr(Case((N, H, M), dtype=dtype).network()._thread, name)
-    _, n_read = entry._SHAPES[name]
+    own = contexts(dtype)
+    own.add()
+    bound = entry.bound(name, np.dtype(dtype), own, 4, True)
+    _, n_read = entry.SHAPES[name]
     return lambda *given: bound(*given[:n_read], given[n_read:]), bound
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_taken_up_to_the_most_samples(name, dtype):
-    context = Case((N, H, M), dtype=dtype).network()._thread.context
-    _, n_read = entry._SHAPES[name]
-    bound = entry.bound(name, np.dtype(dtype), context, 4, True)
+    _, n_read = entry.SHAPES[name]
+    _, bound = function(name, dtype)
     for lead in ((0,), (1,), (4,)):
         given = arrays(name, dtype, lead)
         read, written = given[:n_read], given[n_read:]
@@ -49,6 +56,25 @@ def test_a_batch_is_taken_up_to_the_most_samples(name, dtype):
     for lead in ((5,), (2, 2), (1, 1)):
         given = arrays(name, dtype, lead)
         assert bound(*given[:n_read], tuple(given[n_read:])) is False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_free_context_none_is_returned_and_nothing_written(name):
+    own, given = contexts(), arrays(name, "float64")
+    bound = entry.bound(name, np.dtype("float64"), own, 4, True)
+    _, n_read = entry.SHAPES[name]
+    read, written = given[:n_read], tuple(given[n_read:])
+    before = [array.copy() for array in written]
+    assert bound(*read, written) is None
+    own.add()
+    own._contexts[0].record["taken"] = 1
+    assert bound(*read, written) is None
+    assert all(array.tobytes() == copy.tobytes() for array, copy in zip(written, before, strict=True))
+    own.add()
+    assert bound(*read, written) is True
+    own._contexts[0].record["taken"] = 0
+    assert bound(*read, written) is True
+    assert [context.record["taken"] for context in own._contexts] == [0, 0]
 
 
 @pytest.mark.parametrize("other", [(), (1,), (3,), (5,), (1, 4)])
@@ -121,7 +147,7 @@ def test_any_other_argument_is_refused_and_nothing_written(name, strange, dtype)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_must_be_writable_and_what_is_read_need_not(name):
     call, _ = function(name, "float64")
-    _, n_read = entry._SHAPES[name]
+    _, n_read = entry.SHAPES[name]
     for i in range(len(arrays(name, "float64"))):
         given = arrays(name, "float64")
         read_only(given[i])
@@ -138,7 +164,7 @@ def test_overlapping_arrays_and_other_numbers_of_them_are_refused(name):
     room = np.zeros(N * M + N)
     given[0], given[-1] = room[:N], room[N - 1 :][: given[-1].size].reshape(given[-1].shape)
     assert call(*given) is False
-    _, n_read = entry._SHAPES[name]
+    _, n_read = entry.SHAPES[name]
     given = arrays(name, "float64")
     read, written = given[:n_read], tuple(given[n_read:])
     assert bound(*read, written) is True
@@ -176,7 +202,7 @@ def turns(widths, calls):
 
     def work():
         for _ in range(calls):
-            net._thread.value_and_jacobian(x, out)
+            net.value_and_jacobian(x, out=out)
         done.set()
 
     interval = sys.getswitchinterval()
@@ -205,4 +231,4 @@ def test_a_small_network_keeps_the_lock():
 def test_an_unknown_layout_of_arrays_is_refused(monkeypatch):
     monkeypatch.setattr(entry, "_FIELDS", entry._FIELDS._replace(data=ctypes.sizeof(ctypes.c_void_p)))
     with pytest.raises(RuntimeError, match=f"NumPy {np.__version__} lays arrays out"):
-        entry._check_layout()
+        entry.check_layout()

@@ -2,7 +2,8 @@
 
 import threading
 
-from fastjac.kernels import peak
+from fastjac.kernels import fused, peak
+from fastjac.kernels.packing import Context
 
 from .common import DTYPES, SHAPES, check, random_network, results
 
@@ -16,12 +17,13 @@ class KernelAlone:
     def setup(self, shape, dtype):
         self.net, self.x = random_network(shape, dtype)
         self.y, self.jac = results(self.net)
-        self.loop = peak.repeated(self.net._routine("value_and_jacobian"))
+        self.context = Context(self.net._packed)
+        self.loop = peak.repeated(fused.routine("value_and_jacobian", self.net.dtype))
         self.time_100_calls(shape, dtype)
         check((self.y, self.jac), self.net.layers, self.x)
 
     def time_100_calls(self, shape, dtype):
-        self.loop(100, self.net._thread.address, self.x, self.y, self.jac)
+        self.loop(100, self.context.address, self.x, self.y, self.jac)
 
 
 class Grid:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastjac import threads
 from fastjac.arguments import as_outputs, as_samples
-from fastjac.kernels.packing import Packed
+from fastjac.kernels.entry import Functions
+from fastjac.kernels.packing import Contexts, Packed
 
 if TYPE_CHECKING:
     from fastjac.network import Network
 
 Array = NDArray[Any]
-# Gives the samples from start to stop as one contiguous row of numbers.
+# Gives the samples from start to stop, (stop - start, n).
 Rows = Callable[[int, int], Array]
 
 # A chunk begins at a multiple of this many samples, unless these are too much for one chunk: the kernels
@@ -39,39 +40,45 @@ def sample_costs(packed: Packed) -> tuple[int, int]:
     return passes, passes + packed.plan.multiply_adds
 
 
-class Batches:
+class Calls(Functions):
     """Calls a network's routines on any number of samples.
 
     Parameters
     ----------
-    local : object
-        Its ``address`` is that of the calling thread's context.
     packed : Packed
         The network's weights.
+
+    Attributes
+    ----------
     costs : (int, int)
         Its `sample_costs`.
     """
 
-    def __init__(self, local: Any, packed: Packed, costs: tuple[int, int]) -> None:
-        self.local = local
-        self.dtype = packed.layers[0].w.dtype
-        self.sizes = {"x": packed.plan.sizes[0], "u": packed.plan.sizes[0], "v": packed.plan.sizes[-1]}
-        self.costs = costs
+    def __init__(self, packed: Packed) -> None:
+        super().__init__(packed.layers[0].w.dtype, Contexts(packed))
+        n_inputs, n_outputs = self.contexts.sizes
+        self.sizes = {"x": n_inputs, "u": n_inputs, "v": n_outputs}
+        self.costs = sample_costs(packed)
+
+    def terms(self, name: str) -> tuple[int, bool]:
+        """Return the most samples of one call, and whether one sample's lets other threads run."""
+        cost = self.costs[name == "value_and_jacobian"]
+        return max(LONGEST // cost, group_of(cost)), cost > HELD
 
     def run(
         self,
-        routine: Callable[..., int],
+        call: Callable[..., bool],
         given: Mapping[str, ArrayLike],
         out: Any,
         shapes: Mapping[str, tuple[int, ...]],
         n_threads: int,
     ) -> tuple[Array, ...]:
-        """Call ``routine`` with ``given`` and the arrays of ``out``, new ones where it has None.
+        """Call a routine with ``given`` and the arrays of ``out``, new ones where it has None.
 
         Parameters
         ----------
-        routine : callable
-            Compiled: ``routine(address, *inputs, *outputs)``, leading axes flattened into one.
+        call : callable
+            ``call(*inputs, outputs) -> bool`` with arrays (B, n) and a tuple of arrays (B, ...).
         given : mapping of str to array_like
             What the caller calls the inputs, and what they are: (..., n), the leading axes the same.
         out : sequence of ndarray or None
@@ -88,33 +95,21 @@ class Batches:
             if array.shape[:-1] != lead:
                 raise ValueError(f"{name} has shape {array.shape}, but x has shape {inputs['x'].shape}")
         outputs = as_outputs(out, {name: lead + shape for name, shape in shapes.items()}, self.dtype, inputs)
-        flat = [array.reshape(-1, *shape[1:]) for array, shape in zip(outputs, shapes.values(), strict=True)]
-        self._run_chunks(routine, list(inputs.values()), flat, cost, n_threads)
-        return outputs
-
-    def _run_chunks(
-        self,
-        routine: Callable[..., int],
-        inputs: Sequence[Array],
-        outputs: Sequence[Array],
-        cost: int,
-        n_threads: int,
-    ) -> None:
-        lead = inputs[0].shape[:-1]
-        samples = inputs[0].size // inputs[0].shape[-1]
-        if not samples:
-            return
-        read = [rows(array, lead, self.dtype) for array in inputs]
-        written = [(array, len(array) // samples) for array in outputs]
+        samples = math.prod(lead)
+        read = [rows(array, lead, self.dtype) for array in inputs.values()]
+        written = [
+            plain(array.reshape(samples, *shape), self.dtype)
+            for array, shape in zip(outputs, shapes.values(), strict=True)
+        ]
 
         def work(start: int, stop: int) -> None:
-            given = [part(start, stop) for part in read]
-            results = [array[start * step : stop * step] for array, step in written]
-            routine(self.local.address, *given, *results)
+            results = tuple(array[start:stop] for array in written)
+            if not call(*(part(start, stop) for part in read), results):
+                raise RuntimeError("an array was changed during the call")
 
-        size = max(array.shape[-1] for array in inputs) * self.dtype.itemsize
-        pieces = chunks(samples, cost, size, n_threads)
-        threads.run(work, pieces, helpers(samples, cost, n_threads))
+        size = max(array.shape[-1] for array in inputs.values()) * self.dtype.itemsize
+        threads.run(work, chunks(samples, cost, size, n_threads), helpers(samples, cost, n_threads))
+        return outputs
 
 
 def results(net: Network, x: Any, batch_size: int | None, n_threads: int) -> Iterator[tuple[Array, Array]]:
@@ -174,16 +169,17 @@ def helpers(samples: int, cost: int, n_threads: int) -> int:
 
 def rows(array: Array, lead: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
     """Return what reads samples of ``array`` (*lead, n) in ``dtype``, converting no others."""
-    n = array.shape[-1]
-    if array.flags.c_contiguous and array.dtype == dtype and array.flags.aligned:
-        flat = array.reshape(-1)
-        return lambda start, stop: flat[start * n : stop * n]
-    if array.ndim <= 2 or array.flags.c_contiguous:
-        table = array.reshape(-1, n)
-        return lambda start, stop: np.require(table[start:stop], dtype, ["C", "A"]).reshape(-1)
+    if array.flags.c_contiguous or array.ndim <= 2:
+        table = array.reshape(-1, array.shape[-1])
+        return lambda start, stop: plain(np.require(table[start:stop], dtype, ["C", "A"]), dtype)
 
     def gather(start: int, stop: int) -> Array:
         index = np.unravel_index(np.arange(start, stop), lead)
-        return np.require(array[index], dtype, ["C", "A"]).reshape(-1)
+        return plain(np.require(array[index], dtype, ["C", "A"]), dtype)
 
     return gather
+
+
+def plain(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return an ndarray, of no subclass, with this very ``dtype`` in place of one equal to it."""
+    return np.asarray(array).view(dtype)

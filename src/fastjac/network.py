@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastjac import batches, embedding
 from fastjac.arguments import new_where_none
-from fastjac.kernels import entry, fused
-from fastjac.kernels.packing import Context, Packed
+from fastjac.kernels.methods import Owner, replace
+from fastjac.kernels.packing import Packed
 from fastjac.layers import Activation, Layer, as_layers
 from fastjac.plan import Plan
 from fastjac.sensitivity import sensitivity
@@ -23,53 +22,7 @@ from fastjac.threads import thread_count
 Array = NDArray[Any]
 
 
-class _Thread(threading.local):
-    """What the calling thread works with: made when it first asks, freed when it ends.
-
-    Attributes
-    ----------
-    address : int
-        Of its context.
-    value, value_and_jacobian, jacobian, vjp, jvp : callable
-        The routines, ``f(*inputs, outputs)`` with a tuple of outputs; they return False, with nothing
-        written, for arrays that do not fit and for more than ``most`` samples.
-    """
-
-    def __init__(self, packed: Packed, cost: int) -> None:
-        self.context = Context(packed)
-        # Ctrl-C waits for as many samples as one call takes.
-        self.most = max(batches.LONGEST // cost, 1)
-        self.releases = cost > batches.HELD
-        self.address = self.context.address
-        self.dtype = packed.layers[0].w.dtype
-        self.n_outputs = packed.plan.sizes[-1]
-
-    def _bound(self, name: str) -> Any:
-        return entry.bound(name, self.dtype, self.context, self.most, self.releases)
-
-    @cached_property
-    def value(self) -> Any:
-        return self._bound("value")
-
-    @cached_property
-    def value_and_jacobian(self) -> Any:
-        return self._bound("value_and_jacobian")
-
-    @cached_property
-    def jacobian(self) -> Any:
-        call, n_outputs, dtype = self.value_and_jacobian, self.n_outputs, self.dtype
-        return lambda x, out: call(x, (np.empty((*x.shape[:-1], n_outputs), dtype), *out))
-
-    @cached_property
-    def vjp(self) -> Any:
-        return self._bound("vjp")
-
-    @cached_property
-    def jvp(self) -> Any:
-        return self._bound("jvp")
-
-
-class Network:
+class Network(Owner):
     """A multilayer perceptron whose output and Jacobian come from one compiled routine.
 
     Parameters
@@ -119,8 +72,7 @@ class Network:
     output_names: tuple[str, ...] | None
     _results: dict[str, dict[str, tuple[int, ...]]]
     _packed: Packed
-    _thread: _Thread
-    _batches: batches.Batches
+    _functions: batches.Calls
 
     def __init__(
         self,
@@ -135,8 +87,7 @@ class Network:
         checked = as_layers(layers, activation, head, dtype)
         sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
         packed = Packed(checked, Plan(sizes))
-        costs = batches.sample_costs(packed)
-        thread = _Thread(packed, costs[1])
+        replace(Network)
         # Past __setattr__, which refuses.
         self.__dict__.update(
             layers=checked,
@@ -148,13 +99,12 @@ class Network:
             output_names=_names(output_names, "output_names", sizes[-1]),
             _results=_results(sizes[0], sizes[-1]),
             _packed=packed,
-            _thread=thread,
-            _batches=batches.Batches(thread, packed, costs),
         )
+        object.__setattr__(self, "_functions", batches.Calls(packed))
 
     def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
         """Return the output ``y`` (M,) for the inputs ``x`` (N,); see `value_and_jacobian`."""
-        if out is not None and threads == 1 and self._thread.value(x, (out,)):
+        if out is not None and threads == 1 and self._functions.call("value", x, (out,)):
             return out
         y: Array = self._run("value", (x,), (out,), threads)[0]
         return y
@@ -186,9 +136,6 @@ class Network:
         ValueError, TypeError
             If a shape, a dtype or the layout of ``out`` does not fit; nothing has been written then.
         """
-        # The common case. What does not fit is converted, or told, below.
-        if out is not None and threads == 1 and self._thread.value_and_jacobian(x, out):
-            return out
         y, jac = self._run("value_and_jacobian", (x,), out, threads)
         return y, jac
 
@@ -269,8 +216,6 @@ class Network:
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
-        if out is not None and threads == 1 and self._thread.vjp(x, v, out):
-            return out
         y, product = self._run("vjp", (x, v), out, threads)
         return y, product
 
@@ -286,8 +231,6 @@ class Network:
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
-        if out is not None and threads == 1 and self._thread.jvp(x, u, out):
-            return out
         y, product = self._run("jvp", (x, u), out, threads)
         return y, product
 
@@ -305,28 +248,28 @@ class Network:
 
     def _run(self, name: str, given: tuple[ArrayLike, ...], out: Any, threads: int | str) -> Any:
         """Call the routine ``name`` with ``given`` and the arrays of ``out``, new ones where it has None."""
-        n_threads, shapes = thread_count(threads), self._results[name]
+        n_threads, shapes, call = thread_count(threads), self._results[name], self._call(name)
         if out is None:
             out = (None,) * len(shapes)
         x = given[0]
         if type(x) is ndarray and x.ndim in (1, 2) and x.shape[-1] == self.n_inputs and type(out) is tuple:
             lead = x.shape[:-1]
-            if batches.helpers(sum(lead), self._batches.costs[1], n_threads) < 1:
+            if batches.helpers(sum(lead), self._functions.costs[1], n_threads) < 1:
                 try:
                     out = new_where_none(out, [lead + shape for shape in shapes.values()], self.dtype)
-                    if getattr(self._thread, name)(*given, out):
+                    if call(*given, out):
                         return out
                 except (TypeError, ValueError):
                     pass  # The checks of a batch find what is wrong with `out`.
         inputs = dict(zip(("x", "u" if name == "jvp" else "v"), given, strict=False))
-        return self._batches.run(self._routine(name), inputs, out, shapes, n_threads)
+        return self._functions.run(call, inputs, out, shapes, n_threads)
 
-    def _routine(self, name: str) -> Any:
-        """Return a compiled routine for any number of samples: ``f(address, *inputs, *outputs)``."""
+    def _call(self, name: str) -> Callable[..., bool]:
+        """Return ``f(*inputs, outputs)``, which calls a routine and returns whether the arrays fit."""
         if name != "jacobian":
-            return fused.routine(name, self.dtype)
-        routine, dtype = fused.routine("value_and_jacobian", self.dtype), self.dtype
-        return lambda at, x, jac: routine(at, x, np.empty(len(jac), dtype), jac)
+            return functools.partial(self._functions.call, name)
+        call, n, dtype = self._functions.call, self.n_outputs, self.dtype
+        return lambda x, out: call("value_and_jacobian", x, (np.empty((*x.shape[:-1], n), dtype), *out))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Network is immutable: {name} cannot be set")

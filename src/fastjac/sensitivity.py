@@ -57,8 +57,7 @@ class _Room(threading.local):
     def samples(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
         """Yield the number of the first of some samples, and these samples (block, N)."""
         for first in range(start, stop, self._block):
-            x = self._read(first, min(first + self._block, stop))
-            yield first, x.reshape(-1, self.net.n_inputs)
+            yield first, self._read(first, min(first + self._block, stop))
 
     def jacobians(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
         """Yield the number of the first of some samples, and their Jacobians (block * M, N)."""
@@ -78,7 +77,7 @@ def _norms(room: _Room, name: str, count: int, n_threads: int) -> Array:
     routine = reductions.routine(name, net.dtype)
     result = np.empty(count)
     shorter = min(net.n_outputs, net.n_inputs)
-    cost = net._batches.costs[1]
+    cost = net._functions.costs[1]
     if name == "spectral":
         cost += shorter**2 * (net.n_outputs + net.n_inputs) + 4 * shorter**3
 
@@ -97,7 +96,7 @@ def _mean(room: _Room, name: str, count: int, n_threads: int) -> Array:
     net = room.net
     routine = reductions.routine(name, net.dtype)
     by_class = name == "class_mean"
-    cost = 2 * net._batches.costs[0] if by_class else net._batches.costs[1]
+    cost = 2 * net._functions.costs[0] if by_class else net._functions.costs[1]
     totals, share = _parts(net.n_outputs * net.n_inputs, count, cost)
     totals = totals.reshape(-1, net.n_outputs, net.n_inputs)
     counts = np.zeros(totals.shape[:2], np.int64)

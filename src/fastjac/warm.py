@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastjac.kernels import calling, compiling, entry, fused
+from fastjac.kernels.methods import replace
 from fastjac.layers import FLOATS
+from fastjac.network import Network
 
 
 class Ready(NamedTuple):
@@ -53,4 +55,5 @@ def warmup() -> list[Ready]:
         for name in entry.NAMES:
             entry.load(name, dtype)
         calling.functions(dtype)
+    replace(Network)
     return ready

@@ -23,22 +23,23 @@ from numba.core.registry import cpu_target
 
 from fastjac.kernels import calling, fused
 from fastjac.kernels.compiling import File
-from fastjac.kernels.packing import CONTEXT, Context
+from fastjac.kernels.packing import CONTEXT, Contexts
 from fastjac.kernels.simd import BYTE_POINTER, INT
 
 # Routine -> the shapes of its arrays for one sample, and how many of them are only read.
-_SHAPES = {
+SHAPES = {
     "value": (("n", "m"), 1),
     "value_and_jacobian": (("n", "m", "mn"), 1),
     "vjp": (("n", "m", "m", "n"), 2),
     "jvp": (("n", "n", "m", "m"), 2),
 }
 
-NAMES = tuple(_SHAPES)
+NAMES = tuple(SHAPES)
 
 INT32 = ir.IntType(32)
-_TYPE = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
-_LENGTH, _ITEMS = object.__basicsize__, tuple.__basicsize__  # of a tuple
+_POINTER = ctypes.sizeof(ctypes.c_void_p)
+_TYPE = object.__basicsize__ - _POINTER
+LENGTH, ITEMS = object.__basicsize__, tuple.__basicsize__  # of a tuple
 _IN_ORDER, _WRITABLE = 0x101, 0x400  # flags: C-contiguous and aligned
 
 
@@ -55,7 +56,7 @@ class _Fields(NamedTuple):
 _FIELDS = _Fields()
 
 
-class _Definition(ctypes.Structure):
+class Definition(ctypes.Structure):
     """Python's ``PyMethodDef``."""
 
     _fields_ = (
@@ -73,45 +74,80 @@ _new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
 
 
 class _Table:
-    """The array that a function is bound to: addresses that differ between processes, and what to do when."""
+    """The array that a function is bound to: sizes, and addresses that differ between processes."""
 
-    def __init__(self, name: str, dtype: np.dtype[Any], context: Context, most: int, releases: bool) -> None:
-        self.context = context
+    def __init__(
+        self, name: str, dtype: np.dtype[Any], contexts: Contexts, most: int, releases: bool
+    ) -> None:
+        self.contexts = contexts
         routine = calling.routine_address(name, dtype)
         known = (id(tuple), id(np.ndarray), id(dtype))
-        self.addresses = np.array([context.address, routine, *known, releases, most])
+        self.fields = np.array([contexts.address, routine, *known, *contexts.sizes, releases, most])
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        return self.addresses.__array_interface__
+        return self.fields.__array_interface__
 
 
 # Offsets in a table.
-_CONTEXT, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _RELEASES, _MOST = range(0, 56, 8)
+_FIRST, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _N, _M, _RELEASES, _MOST = range(0, 72, 8)
 
 
 def bound(
-    name: str, dtype: np.dtype[Any], context: Context, most: int, releases: bool
-) -> Callable[..., bool]:
-    """Return a routine as ``f(*inputs, outputs) -> bool``, for the one thread that uses ``context``.
+    name: str, dtype: np.dtype[Any], contexts: Contexts, most: int, releases: bool
+) -> Callable[..., bool | None]:
+    """Return a routine as ``f(*inputs, outputs)``, which returns whether the arrays fit.
 
     It returns False, with nothing written, unless it is given ndarrays, the outputs in a tuple, of the right
     shapes for one sample or (B, ...) for up to ``most``, and of ``dtype``, C-contiguous and aligned, those
-    that it writes writable and overlapping no other. Other threads run in the meantime, in the case of one
-    sample only if it ``releases`` the interpreter's lock.
+    that it writes writable and overlapping no other; and None, with nothing written, where none of the
+    ``contexts`` is free. Other threads run in the meantime, in the case of one sample only if it
+    ``releases`` the interpreter's lock.
     """
-    table = np.asarray(_Table(name, dtype, context, most, releases))  # keeps the context
-    function: Callable[..., bool] = _new_function(_definition(name, dtype), table, None)
+    table = np.asarray(_Table(name, dtype, contexts, most, releases))  # keeps the contexts
+    function: Callable[..., bool | None] = _new_function(_definition(name, dtype), table, None)
     return function
+
+
+class Functions:
+    """A network's routines as functions of `bound`, each made when it is first called.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of the network.
+    contexts : Contexts
+        Of the network.
+    """
+
+    __slots__ = (*NAMES, "contexts", "dtype")
+
+    def __init__(self, dtype: np.dtype[Any], contexts: Contexts) -> None:
+        self.dtype = dtype
+        self.contexts = contexts
+
+    def terms(self, name: str) -> tuple[int, bool]:
+        """Return ``most`` and ``releases`` of a routine; see `bound`."""
+        raise NotImplementedError
+
+    def call(self, name: str, *arguments: Any) -> bool:
+        """Call a routine with its inputs and, in a tuple, its outputs; return whether they fit."""
+        function = getattr(self, name, None)
+        if function is None:
+            function = bound(name, self.dtype, self.contexts, *self.terms(name))
+            setattr(self, name, function)
+        while (fits := function(*arguments)) is None:
+            self.contexts.add()
+        return bool(fits)
 
 
 @functools.cache
 def _definition(name: str, dtype: np.dtype[Any]) -> int:
     """Return the address of a routine's definition, which stays for as long as the process."""
-    _check_layout()
+    check_layout()
     library = load(name, dtype)
     address = library.get_pointer_to_function(_symbol(name, dtype))
-    definition = _Definition(name.encode(), address, _METH_FASTCALL, None)
+    definition = Definition(name.encode(), address, _METH_FASTCALL, None)
     _kept.append((library, definition))
     return ctypes.addressof(definition)
 
@@ -121,16 +157,21 @@ _kept: list[Any] = []
 
 def load(name: str, dtype: np.dtype[Any]) -> Any:
     """Return numba's library of a routine's function, from its file where there is one."""
-    file = File(f"entry_{name}_{dtype}")
+    return library_of(_symbol(name, dtype), lambda module: _emit(module, name, dtype))
+
+
+def library_of(name: str, emit: Callable[[ir.Module], None]) -> Any:
+    """Return numba's library of what ``emit`` writes into a module, from its file where there is one."""
+    file = File(name.replace(".", "_"))
     codegen = cpu_target.target_context.codegen()
     with global_compiler_lock:
         payload = file.read()
         if payload is not None:
             return codegen.unserialize_library(pickle.loads(payload))
-        library = codegen.create_library(_symbol(name, dtype))
+        library = codegen.create_library(name)
         library.enable_object_caching()
-        module = library.create_ir_module("fastjac.entry")
-        _emit(module, name, dtype)
+        module = library.create_ir_module(name)
+        emit(module)
         library.add_ir_module(module)
         library.finalize()
         file.write(pickle.dumps(library.serialize_using_object_code()))
@@ -141,7 +182,7 @@ def _symbol(name: str, dtype: np.dtype[Any]) -> str:
     return f"fastjac.entry.{name}.{dtype}"
 
 
-def _check_layout() -> None:
+def check_layout() -> None:
     """Raise RuntimeError if a tuple's or an array's fields are not where they are expected."""
     array = np.zeros((2, 3))
     array.flags.writeable = False
@@ -153,7 +194,7 @@ def _check_layout() -> None:
     if found != expected or tuple(shape) != array.shape or kind != id(np.ndarray):
         raise RuntimeError(f"NumPy {np.__version__} lays arrays out in a way that fastjac does not know")
     pair = (array, shape)
-    places = (_TYPE, _LENGTH, _ITEMS, _ITEMS + ctypes.sizeof(ctypes.c_void_p))
+    places = (_TYPE, LENGTH, ITEMS, ITEMS + _POINTER)
     found = [ctypes.c_ssize_t.from_address(id(pair) + offset).value for offset in places]
     if found != [id(tuple), 2, id(array), id(shape)]:
         raise RuntimeError(f"Python {sys.version} lays tuples out in a way that fastjac does not know")
@@ -161,7 +202,7 @@ def _check_layout() -> None:
 
 def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     """Emit ``PyObject *function(PyObject *table, PyObject *const *arguments, Py_ssize_t count)``."""
-    shapes, n_read = _SHAPES[name]
+    shapes, n_read = SHAPES[name]
     kind = ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT])
     function = ir.Function(module, kind, _symbol(name, dtype))
     builder = ir.IRBuilder(function.append_basic_block())
@@ -170,6 +211,10 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     def read(base: ir.Value, offset: int, kind: ir.Type = INT) -> ir.Value:
         place = builder.gep(base, [INT(offset)], source_etype=ir.IntType(8))
         return builder.load(builder.bitcast(place, kind.as_pointer()))
+
+    def write(base: ir.Value, offset: int, value: ir.Value) -> None:
+        place = builder.gep(base, [INT(offset)], source_etype=ir.IntType(8))
+        builder.store(value, builder.bitcast(place, value.type.as_pointer()))
 
     def require(value: ir.Value, expected: ir.Value, comparison: str = "==") -> None:
         following = function.append_basic_block()
@@ -181,16 +226,13 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     require(count, INT(n_read + 1))
     outputs = read(arguments, 8 * n_read, BYTE_POINTER)
     require(read(outputs, _TYPE), read(table, _TUPLE))
-    require(read(outputs, _LENGTH), INT(len(shapes) - n_read))
-    context = read(table, _CONTEXT, BYTE_POINTER)
-    assert CONTEXT.fields is not None
-    offsets = {"n": CONTEXT.fields["n_inputs"][1], "m": CONTEXT.fields["n_outputs"][1]}
-    lengths = {length: read(context, offset) for length, offset in offsets.items()}
+    require(read(outputs, LENGTH), INT(len(shapes) - n_read))
+    lengths = {"n": read(table, _N), "m": read(table, _M)}
     pointers = []
     axes, samples = INT32(0), INT(1)  # before those of one sample, and how many of these there are
     for number, shape in enumerate(shapes):
         written = number >= n_read
-        place = (outputs, _ITEMS + 8 * (number - n_read)) if written else (arguments, 8 * number)
+        place = (outputs, ITEMS + 8 * (number - n_read)) if written else (arguments, 8 * number)
         array = read(*place, BYTE_POINTER)
         flags = _IN_ORDER | (_WRITABLE if written else 0)
         require(read(array, _TYPE), read(table, _NDARRAY))
@@ -216,6 +258,23 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
         known = module.globals.get(name) or ir.Function(module, kind, name)
         return builder.call(known, arguments)
 
+    # The first context that is free. Who holds the interpreter's lock may read and write which are.
+    assert CONTEXT.fields is not None
+    taken_at, next_at = (CONTEXT.fields[field][1] for field in ("taken", "next"))
+    first = read(read(table, _FIRST, BYTE_POINTER), 0, BYTE_POINTER)
+    before = builder.block
+    search, look, take, none = (function.append_basic_block() for _ in range(4))
+    builder.branch(search)
+    builder.position_at_end(search)
+    context = builder.phi(BYTE_POINTER)
+    context.add_incoming(first, before)
+    builder.cbranch(builder.icmp_unsigned("==", context, BYTE_POINTER(None)), none, look)
+    builder.position_at_end(look)
+    context.add_incoming(read(context, next_at, BYTE_POINTER), look)
+    builder.cbranch(builder.icmp_signed("!=", read(context, taken_at), INT(0)), search, take)
+    builder.position_at_end(take)
+    write(context, taken_at, INT(1))
+
     kinds = fused.array_types(name, dtype)
     routine = read(table, _ROUTINE, calling.routine_type(kinds).as_pointer())
     releases = builder.icmp_signed("!=", read(table, _RELEASES), INT(0))
@@ -232,7 +291,12 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     status = calling.emit_call(builder, kinds, routine, builder.ptrtoint(context, INT), sizes, pointers)
     with builder.if_then(releases):
         call("PyEval_RestoreThread", ir.VoidType(), thread)
+    write(context, taken_at, INT(0))
     done = builder.zext(builder.icmp_signed("==", status, INT32(fused.OK)), INT)
     builder.ret(call("PyBool_FromLong", BYTE_POINTER, done))
     builder.position_at_end(refuse)
     builder.ret(call("PyBool_FromLong", BYTE_POINTER, INT(0)))
+    builder.position_at_end(none)
+    nothing = ir.GlobalVariable(module, ir.IntType(8), "_Py_NoneStruct")
+    call("Py_IncRef", ir.VoidType(), nothing)
+    builder.ret(nothing)

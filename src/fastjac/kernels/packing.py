@@ -1,7 +1,8 @@
-"""Weights to aligned panels, once per network, and the context that one thread hands to the kernels."""
+"""Weights to aligned panels, once per network, and the contexts that calls hand to the kernels."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -59,6 +60,8 @@ CONTEXT = _record(
     n_steps="i8",
     layers="i8",
     steps="i8",
+    taken="i8",  # 1 while a call uses it
+    next="i8",  # address of another context of the network, or 0
     finite="i8",  # 1 where all pre-activations are, and so all weights
     blocks="i8",  # the forward pass may take a panel's width of samples at a time: all weights are w.T
     x="i8",  # vector
@@ -183,12 +186,14 @@ class Packed:
 
 
 class Context:
-    """What one thread hands to the kernels: the sizes, the addresses, and room to work in.
+    """What a call hands to the kernels: the sizes, the addresses, and room to work in.
 
     Attributes
     ----------
+    record : numpy record
+        A ``CONTEXT``.
     address : int
-        Of the ``CONTEXT`` record; valid as long as this object lives.
+        Its address, valid as long as this object lives.
     """
 
     def __init__(self, packed: Packed) -> None:
@@ -232,7 +237,7 @@ class Context:
             self._fill_step(record, product, stored)
 
         context = self._keep(np.zeros(1, CONTEXT))
-        record = context[0]
+        self.record = record = context[0]
         record["n_inputs"], record["n_outputs"] = n_inputs, n_outputs
         record["n_layers"], record["n_steps"] = len(layers), len(products)
         record["layers"], record["steps"] = self._layers.ctypes.data, self._steps.ctypes.data
@@ -298,3 +303,31 @@ class Context:
                 else int(self._packed.weights[product.first].ctypes.data)
             )
         return stored[product]
+
+
+class Contexts:
+    """A network's contexts, as many as it had calls at a time.
+
+    Attributes
+    ----------
+    sizes : (int, int)
+        N and M.
+    address : int
+        Of the address of the first context, or of 0 where there is none.
+    """
+
+    def __init__(self, packed: Packed) -> None:
+        self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
+        self._packed = packed
+        self._first = np.zeros(1, np.int64)
+        self._contexts: list[Context] = []
+        self._lock = threading.Lock()
+        self.address = int(self._first.ctypes.data)
+
+    def add(self) -> None:
+        """Make another context, which a call may take as soon as it is the first."""
+        context = Context(self._packed)
+        with self._lock:
+            context.record["next"] = self._first[0]
+            self._first[0] = context.address
+            self._contexts.append(context)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastjac.jacobian import value_and_jacobian
-from fastjac.kernels import peak
+from fastjac.kernels import fused, peak
+from fastjac.kernels.packing import Context
 from fastjac.network import Network
 from fastjac.peers.problem import Call, NotApplicableError, Problem
 
@@ -30,10 +31,11 @@ def kernel_alone(problem: Problem) -> Call:
         raise NotApplicableError("one input at a time")
     net, (y, jac) = _network(problem), problem.outputs()
     repeats = max(1, _MULTIPLY_ADDS // max(net.plan.multiply_adds, 1000))
-    loop = peak.repeated(net._routine("value_and_jacobian"))
+    context = Context(net._packed)
+    loop = peak.repeated(fused.routine("value_and_jacobian", net.dtype))
 
     def call() -> tuple[Any, Any]:
-        loop(repeats, net._thread.address, problem.x, y, jac)
+        loop(repeats, context.address, problem.x, y, jac)
         return y, jac
 
     call.repeats = repeats  # type: ignore[attr-defined]
