@@ -1,5 +1,6 @@
 """The machine code of the register tile, for instruction sets that this machine need not have."""
 
+import functools
 import re
 
 import llvmlite.binding as llvm
@@ -14,10 +15,10 @@ llvm.initialize_all_asmprinters()
 ELEMENTS = {"float64": ir.DoubleType(), "float32": ir.FloatType()}
 # Triple, processor, what the tile sees, the multiply-add that the loop is made of, a use of the stack.
 TARGETS = {
-    "avx512": ("x86_64-linux-gnu", "skylake-avx512", r"vfmadd\w+p[ds].*%zmm", r"\(%r[sb]p"),
-    "avx2": ("x86_64-linux-gnu", "haswell", r"vfmadd\w+p[ds].*%ymm", r"\(%r[sb]p"),
-    "sse2": ("x86_64-linux-gnu", "x86-64", r"mulp[ds].*%xmm", r"\(%r[sb]p"),
-    "neon": ("aarch64-linux-gnu", "generic", r"fmla\s+v", r"\[sp|\[x29"),
+    "avx512": ("x86_64-linux-gnu", "skylake-avx512", r"vfmadd\w+p[ds].*%zmm", r"\(%rsp"),
+    "avx2": ("x86_64-linux-gnu", "haswell", r"vfmadd\w+p[ds].*%ymm", r"\(%rsp"),
+    "sse2": ("x86_64-linux-gnu", "x86-64", r"mulp[ds].*%xmm", r"\(%rsp"),
+    "neon": ("aarch64-linux-gnu", "generic", r"fmla\s+v", r"\[sp"),
 }
 FEATURES = {"avx512": "+avx512f,+avx2,+fma", "avx2": "+avx2,+fma", "sse2": "", "neon": ""}
 
@@ -27,7 +28,7 @@ def assembly(name, element, emit):
     triple, processor, *_ = TARGETS[name]
     module = ir.Module()
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(simd.INT, [simd.INT] * 9), "function")
+    function = ir.Function(module, ir.FunctionType(simd.INT, [simd.INT] * 13), "function")
     builder = ir.IRBuilder(function.append_basic_block())
     target = simd.target_of(triple, FEATURES[name])
     builder.ret(emit(simd.Vectors(builder, ELEMENTS[element], target), *function.args) or simd.INT(0))
@@ -42,13 +43,18 @@ def assembly(name, element, emit):
 def inner_loop(name, element, rows, width=simd.NV):
     """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
 
-    def emit(vectors, k, a, a_panel, b, *others):
+    def emit(vectors, panels, k, a, a_panel, b, b_panel, *others):
         # As in a network: the rows of B are as far apart as those of a panel.
         b_stride = simd.INT(simd.NV * vectors.target.vector_bytes)
-        simd.emit_tile(vectors, rows, width, k, a, a_panel, b, b_stride, *others)
+        simd.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:6])
 
-    # A loop of one block: from a label to the branch back to it.
-    loops = re.findall(r"^(\.LBB\w+):(.*?)\s\1$", assembly(name, element, emit), re.M | re.S)
+    return innermost(name, assembly(name, element, emit))
+
+
+def innermost(name, code):
+    """Return the instructions of the loop without another in it that has the most multiply-adds."""
+    # From a label to the branch back.
+    loops = re.findall(r"^(?=(\.LBB\w+):(.*?)\s\1$)", code, re.M | re.S)
     bodies = [body for _, body in loops if ".LBB" not in body]
     return max(bodies, key=lambda body: len(re.findall(TARGETS[name][2], body))).splitlines()
 
@@ -79,6 +85,41 @@ def test_the_check_for_spills_can_fail(name):
     registers = simd.target_of(TARGETS[name][0], FEATURES[name]).registers
     loop = inner_loop(name, "float64", registers)
     assert any(re.search(TARGETS[name][3], line) for line in loop)
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("name", TARGETS)
+def test_dots_of_any_number_of_rows_add_up_in_registers(name, element):
+    *_, multiply_add, stack = TARGETS[name]
+    for rows in range(1, simd.most_dots(simd.target_of(TARGETS[name][0], FEATURES[name])) + 1):
+        loop = innermost(name, assembly(name, element, functools.partial(emit_dots, rows)))
+        products = sum(bool(re.search(multiply_add, line)) for line in loop)
+        assert products >= simd.NV * rows and products % (simd.NV * rows) == 0, "\n".join(loop)
+        assert not [line for line in loop if re.search(stack, line)], f"{rows} rows:\n" + "\n".join(loop)
+
+
+def emit_dots(rows, vectors, *others):
+    simd.emit_dots(vectors, rows, *others[:5])
+
+
+SMALL = {
+    "add": lambda vectors, *others: vectors.builder.zext(simd.emit_add(vectors, *others[:3]), simd.INT),
+    "divide": lambda vectors, *others: simd.emit_divide(
+        vectors, *others[:2], vectors.builder.load(vectors.at(others[2], 0, vectors.element)), others[3]
+    ),
+    "head": lambda vectors, *others: simd.emit_head(vectors, *others[:10]),
+    "largest": lambda vectors, *others: simd.emit_largest(vectors, *others[:2])[0],
+}
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("emit", SMALL)
+def test_what_a_head_is_made_of_calls_nothing(name, element, emit):
+    code = assembly(name, element, SMALL[emit])
+    assert not re.search(r"^\s(callq?|bl)\s", code, re.M)
+    if name == "avx512":
+        assert "%zmm" in code
 
 
 @pytest.mark.parametrize("element", ELEMENTS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
 from fastjac.kernels.forward import times_w
-from fastjac.kernels.intrinsics import prefetch, scale, tile
+from fastjac.kernels.intrinsics import head, scale, tiles
 from fastjac.kernels.panels import (
     clear_tail,
     copy,
@@ -64,77 +64,78 @@ def _multiply(dtype, context, layer, step, spared, jac):
     sparing = step.outputs and spared < step.m
     rows = step.m - 1 if sparing else step.m
     left = _left(dtype, context, layer, step, rows)
-    block, panels = tile_rows(rows), (step.n + width - 1) // width
-    blocks = (rows + block - 1) // block
+    block, whole, tail = tile_rows(rows), step.n // width, step.n % width
     # A panel is used for all rows while it is in the first cache; but where the whole vector factor stays
     # in the second, all panels for some rows, so that the Jacobian is written in a few long runs.
-    by_rows = not layer.raw and layer.count * step.n * size <= SECOND_CACHE
-    for i in range(blocks if by_rows else panels):
-        for j in range(panels if by_rows else blocks):
-            t, p = (i, j) if by_rows else (j, i)
-            start, cols = t * block, min(width, step.n - p * width)
+    many = 1 if layer.raw or layer.count * step.n * size > SECOND_CACHE else whole
+    p = 0
+    while p * width < step.n:
+        panels, cols = (min(many, whole - p), width) if p < whole else (1, tail)
+        right, stride = step.vector + p * layer.fan_out * row, layer.fan_out * size
+        if layer.raw:
+            right = context.panel
+            exchange(dtype, layer.w + p * width * stride, stride, cols, layer.fan_out, right, row)
+        # Where the last panel of the Jacobian is narrower than a tile, the tile goes to one side first.
+        ragged = cols < width and step.out == 0
+        target = step.out + p * rows * row if step.out else jac + p * row
+        out = context.edge if ragged else target
+        rest = 0
+        if sparing and not step.out:
+            rest = context.edge + MR * row if ragged else target + spared * step.n * size
+        for start in range(0, rows, block):
             count = min(block, rows - start)
-            ragged = cols < width and step.out == 0
-            # Where the last panel of the Jacobian is narrower than a tile, the tile goes to one side first.
-            target = step.out + p * rows * row if step.out else jac + p * row
-            out = context.edge if ragged else target
             offsets = context.jac_rows + 8 * start
-            if step.out:
-                offsets = context.panel_rows + 8 * start
-            elif ragged:
+            if ragged:
                 offsets = context.panel_rows
-            else:
-                # In a batch each Jacobian is new to the caches: ask for the next panel's rows.
-                ahead = integers(offsets, count)
-                for r in range(count):
-                    for line in range(0, row, 64):
-                        prefetch(target + row + ahead[r] + line)
-            right, rest = step.vector + p * layer.fan_out * row, 0
-            if layer.raw:
-                right, stride = context.panel, layer.fan_out * size
-                if t == 0:
-                    exchange(dtype, layer.w + p * width * stride, stride, cols, layer.fan_out, right, row)
-            if sparing and not step.out:
-                rest = context.edge + MR * row if ragged else target + spared * step.n * size
-            tile(
+            elif step.out:
+                offsets = context.panel_rows + 8 * start
+            tiles(
                 dtype,
                 count,
                 cols,
+                panels,
                 layer.count,
                 left + start * row,
                 rows * row,
                 right,
+                layer.fan_out * row,
                 row,
                 layer.active,
                 out,
+                rows * row if step.out else row,
                 offsets,
-                rest if t else context.zeros,
+                start,
                 rest,
             )
             if ragged:
                 copy_rows(dtype, out, count, cols, target, context.jac_rows + 8 * start)
-                if rest and t == blocks - 1:
-                    copy(dtype, rest, cols, target + spared * step.n * size)
+        if ragged and rest:
+            copy(dtype, rest, cols, target + spared * step.n * size)
+        p += panels
 
 
 @inner
 def _head_rows(dtype, context, layer, spared):
     """Write the last layer's ``w.T``, multiplied by the head from the left, less row ``spared``."""
-    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
-    row, pivot = width * size, context.pivot
-    if layer.activation >= SOFTMAX:
-        times_rows(dtype, rows, layer.fan_in, layer.w, context.shares, context.units, rows, context.extra)
-    out = context.scaled
+    width, rows = panel_width(dtype), layer.fan_out
+    row, pivot = width * itemsize(dtype), context.pivot
+    shared = rows if layer.activation >= SOFTMAX else 0
+    kept = rows - (spared < rows)
     for p in range((layer.fan_in + width - 1) // width):
-        panel, extra, mean = layer.w + p * rows * row, context.extra + p * row, context.mean + p * row
-        base = context.zeros if pivot < 0 else panel + pivot * row
-        scale(dtype, False, base, extra, context.ones, mean)
-        for m in range(rows):
-            if m == pivot and m != spared:
-                scale(dtype, False, extra, context.zeros, context.gain + m * size, out)
-            elif m != spared:
-                scale(dtype, False, panel + m * row, mean, context.gain + m * size, out)
-            out += row if m != spared else 0
+        panel = layer.w + p * rows * row
+        head(
+            dtype,
+            rows,
+            shared,
+            panel,
+            context.shares,
+            context.gain,
+            context.zeros if pivot < 0 else panel + pivot * row,
+            pivot,
+            spared,
+            context.units,
+            context.scaled + p * kept * row,
+        )
 
 
 @inner

@@ -256,12 +256,7 @@ def activate(code, parameter, a, slope):
 
 
 @_compiled
-def exponentials(z, out):
-    """Write ``exp(z - max(z))``, but 0 for the largest ``z``, and return the index of that."""
-    best = 0
+def exponentials(z, size, best, top, out):
+    """Write ``exp(z - top)`` for the first ``size`` of whole vectors, but 0 for the best, and 0 behind."""
     for i in range(z.size):
-        best = i if z[i] > z[best] else best
-    largest = z[best]
-    for i in range(z.size):
-        out[i] = exp(z[i] - largest) if i != best else 0.0
-    return best
+        out[i] = exp(z[i] - top) if i < size and i != best else 0.0

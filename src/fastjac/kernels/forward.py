@@ -17,7 +17,7 @@ from fastjac.kernels.elementwise import (
     exp,
     exponentials,
 )
-from fastjac.kernels.intrinsics import dots, long_row, nonzero, scale, tile
+from fastjac.kernels.intrinsics import add, divide, dots, largest, long_row, nonzero, scale, tiles
 from fastjac.kernels.panels import (
     all_finite,
     clear_tail,
@@ -80,11 +80,8 @@ def _forward(dtype, context, layers, x):
         layer = layers[i]
         times_w(dtype, context, layers, i, at, layer.a)
         at = layer.a
-        a, b = vector(dtype, at, layer.fan_out), vector(dtype, layer.b, layer.fan_out)
-        slope = vector(dtype, layer.slope, layer.fan_out)
-        for h in range(a.size):
-            a[h] += b[h]
-            broken |= a[h] - a[h] != 0  # infinite or NaN
+        broken |= not add(dtype, vector_bytes(dtype, layer.fan_out) // itemsize(dtype), at, layer.b)
+        a, slope = vector(dtype, at, layer.fan_out), vector(dtype, layer.slope, layer.fan_out)
         activate(layer.activation, layer.parameter, a, slope)
         if i < context.n_layers - 1:
             _compact(dtype, layer)
@@ -125,17 +122,20 @@ def _forward_block(dtype, context, layers, x, y):
         rows = layer.fan_out
         block = tile_rows(rows)
         for start in range(0, rows, block):
-            tile(
+            tiles(
                 dtype,
                 min(block, rows - start),
                 width,
+                1,
                 layer.fan_in,
                 layer.w + start * row,
                 rows * row,
                 at,
+                0,
                 row,
                 context.units,
                 layer.block_a,
+                0,
                 context.panel_rows + 8 * start,
                 0,
                 0,
@@ -176,7 +176,7 @@ def _head_block(dtype, context, layer):
         for i in range(lanes):
             share[i] = exp(z[i] - largest[i]) if m != best[i] else 0.0
     at, sums = context.block_shares, context.edge + row
-    tile(dtype, 1, width, outputs, context.ones, 0, at, row, context.units, sums, context.panel_rows, 0, 0)
+    long_row(dtype, NV, outputs, context.ones, 0, at, row, context.units, sums)
     for i in range(lanes):
         total[i] = 1 + rest[i]
         pivot[i] = (rest[i] if total[i] <= 2 else -1) / total[i]
@@ -242,32 +242,33 @@ def _head(dtype, context, layer, y):
     elementwise head no shares. Where s[p] is nearly 1 that cancels for row p. From 1/2 on, row p is the
     pivot: base is G[p], and shares[p] is 1 - s[p], summed from the others.
     """
-    z = vector(dtype, layer.a, layer.fan_out)
-    out = vector(dtype, y, layer.fan_out)
     context.pivot = -1
     if layer.activation < SOFTMAX:
         copy(dtype, layer.a, layer.fan_out, y)  # The gain is the slope, and lies where that does.
         return 0
-    gain = vector(dtype, context.gain, layer.fan_out)
-    shares = vector(dtype, context.shares, layer.fan_out)
-    best = exponentials(z, shares)
+    width = panel_width(dtype)
+    lanes = width // NV
+    size = (layer.fan_out + lanes - 1) // lanes * lanes
+    z, out = vector(dtype, layer.a, size), vector(dtype, y, layer.fan_out)
+    gain, shares = vector(dtype, context.gain, size), vector(dtype, context.shares, size)
+    best, top = largest(dtype, layer.fan_out, layer.a)
+    exponentials(z, layer.fan_out, best, top, shares)
     # What is left beside the largest, which is 1 unless it is not finite, is a dot with ones, many short
     # sums at a time: one long sum would round more.
-    width = panel_width(dtype)
-    dots(dtype, 1, (layer.fan_out + width - 1) // width, context.ones, 0, context.shares, context.edge)
+    panels = (layer.fan_out + width - 1) // width
+    dots(dtype, 1, panels, context.ones, 0, context.shares, context.edge)
     rest = vector(dtype, context.edge, 1)[0]
-    largest = z[best] - z[best] + 1
-    total = largest + rest
-    for m in range(z.size):
-        share = shares[m] / total
-        out[m] = gain[m] = share
-        shares[m] = -share
-    out[best] = gain[best] = largest / total
-    shares[best] = -gain[best]
-    if gain[best] >= 0.5:
+    first = top - top + 1
+    total = first + rest
+    divide(dtype, size, context.shares, total, context.gain)
+    copy(dtype, context.gain, layer.fan_out, y)
+    share = first / total
+    out[best] = gain[best] = share
+    shares[best] = -share
+    if share >= 0.5:
         context.pivot, shares[best] = best, rest / total
     if layer.activation == LOG_SOFTMAX:
         log_total = z.dtype.type(math.log(total))
-        for m in range(z.size):
-            out[m], gain[m] = z[m] - z[best] - log_total, 1
+        for m in range(out.size):
+            out[m], gain[m] = z[m] - top - log_total, 1
     return best

@@ -16,7 +16,7 @@ from fastjac.kernels.compiling import compiled
 from fastjac.kernels.forward import sample
 from fastjac.kernels.intrinsics import address, pointer
 from fastjac.kernels.packing import CONTEXT, LAYER, STEP
-from fastjac.kernels.panels import exchange, inner
+from fastjac.kernels.panels import copy, exchange, inner
 from fastjac.kernels.simd import panel_width
 
 OK, MISMATCH = 0, 1
@@ -126,7 +126,9 @@ def _value_and_jacobian_of(at, x, w1, b1, w2, b2, y, jac):
         return MISMATCH
     if not (_disjoint(w1, jac) and _disjoint(b1, jac) and _disjoint(w2, jac) and _disjoint(b2, jac)):
         return MISMATCH
-    first.w, first.b, last.b = address(w1), address(b1), address(b2)
+    first.w = address(w1)
+    copy(x.dtype, address(b1), first.fan_out, first.b)
+    copy(x.dtype, address(b2), last.fan_out, last.b)
     width, stride = panel_width(x.dtype), last.fan_out * x.itemsize
     for p in range((last.fan_in + width - 1) // width):
         out = last.w + p * width * stride

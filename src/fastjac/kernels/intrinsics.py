@@ -15,16 +15,21 @@ from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 
 from fastjac.kernels.simd import (
-    BYTE_POINTER,
+    DOTS,
     INT,
     LONG,
     MR,
     NV,
     TARGET,
     Vectors,
+    emit_add,
+    emit_divide,
     emit_dots,
+    emit_head,
+    emit_largest,
     emit_nonzero,
     emit_tile,
+    emit_tiles,
     emit_transpose,
     itemsize,
     panel_width,
@@ -44,8 +49,8 @@ def _panel_width(dtype):  # type: ignore[no-untyped-def]
 
 
 def _choices(rows: Any) -> list[int]:
-    """Return the one number of rows that is literal, or all from 1 to `MR`."""
-    return [rows.literal_value] if isinstance(rows, types.IntegerLiteral) else list(range(1, MR + 1))
+    """Return the one number of rows that is literal, or all from 1 to `DOTS`."""
+    return [rows.literal_value] if isinstance(rows, types.IntegerLiteral) else list(range(1, DOTS + 1))
 
 
 def _switch(builder: ir.IRBuilder, number: ir.Value, cases: Mapping[int, Callable[[], None]]) -> None:
@@ -62,38 +67,41 @@ def _switch(builder: ir.IRBuilder, number: ir.Value, cases: Mapping[int, Callabl
 
 
 @intrinsic
-def tile(
+def tiles(
     typing: Any,
     dtype: Any,
     rows: Any,
     cols: Any,
+    panels: Any,
     k: Any,
     a: Any,
     a_panel: Any,
     b: Any,
+    b_panel: Any,
     b_stride: Any,
     index: Any,
     c: Any,
+    c_panel: Any,
     c_rows: Any,
-    before: Any,
+    more: Any,
     rest: Any,
 ) -> Any:
-    """``tile(dtype, rows, cols, k, a, a_panel, b, b_stride, index, c, c_rows, before, rest)``."""
+    """``tiles(dtype, rows, cols, panels, k, a, a_panel, b, b_panel, ...)``, the rest as named."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-        number, columns, *rest = args[1:]
+        number, columns, *others = args[1:]
         # As many vectors as the columns need.
         wide = builder.zext(builder.icmp_signed(">", columns, INT(vectors.lanes)), INT)
         cases = {
-            NV * n + width - 1: functools.partial(emit_tile, vectors, n, width, *rest)
+            NV * n + width - 1: functools.partial(emit_tiles, vectors, n, width, *others)
             for n in range(1, MR + 1)
             for width in range(1, NV + 1)
         }
         _switch(builder, builder.add(builder.mul(number, INT(NV)), wide), cases)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 12), codegen
+    return types.void(dtype, *[types.intp] * 15), codegen
 
 
 @intrinsic
@@ -112,12 +120,14 @@ def long_row(
     """``long_row(dtype, vectors, k, a, a_panel, b, b_stride, index, c)``."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        emitter, zero = Vectors(builder, context.get_value_type(dtype.dtype), TARGET), INT(0)
-        given = [*args[2:], None, zero, zero]
-        cases = {
-            width: functools.partial(emit_tile, emitter, 1, width, *given) for width in range(1, LONG + 1)
-        }
-        _switch(builder, args[1], cases)
+        emitter = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
+        *given, c = args[2:]
+
+        def emit(width: int) -> None:
+            for j, value in enumerate(emit_tile(emitter, 1, width, *given)):
+                emitter.store(value, c, j * TARGET.vector_bytes)
+
+        _switch(builder, args[1], {width: functools.partial(emit, width) for width in range(1, LONG + 1)})
         return context.get_dummy_value()
 
     return types.void(dtype, *[types.intp] * 8), codegen
@@ -174,6 +184,62 @@ def scale(typing: Any, dtype: Any, across: Any, row: Any, mean: Any, gain: Any, 
 
 
 @intrinsic
+def head(
+    typing: Any,
+    dtype: Any,
+    rows: Any,
+    shared: Any,
+    panel: Any,
+    shares: Any,
+    gain: Any,
+    base: Any,
+    pivot: Any,
+    spared: Any,
+    units: Any,
+    out: Any,
+) -> Any:
+    """``head(dtype, rows, shared, panel, shares, gain, base, pivot, spared, units, out)``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        emit_head(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
+        return context.get_dummy_value()
+
+    return types.void(dtype, *[types.intp] * 10), codegen
+
+
+@intrinsic
+def add(typing: Any, dtype: Any, size: Any, values: Any, others: Any) -> Any:
+    """``add(dtype, size, values, others) -> bool``, with ``size`` in whole vectors."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        return emit_add(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
+
+    return types.boolean(dtype, *[types.intp] * 3), codegen
+
+
+@intrinsic
+def divide(typing: Any, dtype: Any, size: Any, values: Any, divisor: Any, quotients: Any) -> Any:
+    """``divide(dtype, size, values, divisor, quotients)``, with ``size`` in whole vectors."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        emit_divide(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
+        return context.get_dummy_value()
+
+    return types.void(dtype, types.intp, types.intp, dtype.dtype, types.intp), codegen
+
+
+@intrinsic
+def largest(typing: Any, dtype: Any, size: Any, values: Any) -> Any:
+    """``largest(dtype, size, values) -> (index, value)``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
+        return context.make_tuple(builder, signature.return_type, emit_largest(vectors, *args[1:]))
+
+    return types.Tuple((types.intp, dtype.dtype))(dtype, *[types.intp] * 2), codegen
+
+
+@intrinsic
 def nonzero(typing: Any, dtype: Any, size: Any, values: Any, out: Any) -> Any:
     """``nonzero(dtype, size, values, out) -> count``, with ``size`` in whole vectors."""
 
@@ -181,20 +247,6 @@ def nonzero(typing: Any, dtype: Any, size: Any, values: Any, out: Any) -> Any:
         return emit_nonzero(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
 
     return types.intp(dtype, *[types.intp] * 3), codegen
-
-
-@intrinsic
-def prefetch(typing: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, to write to it soon."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        name, number = "llvm.prefetch.p0", ir.IntType(32)
-        function = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, number, number, number])
-        declared = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
-        builder.call(declared, [builder.inttoptr(args[0], BYTE_POINTER), number(1), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.intp), codegen
 
 
 @intrinsic

@@ -79,9 +79,7 @@ class _Image:
     def __init__(self, packed: Packed) -> None:
         context = Context(packed)
         self.work = _Block(context._owned, ALIGNMENT)
-        self.weights = _Block(
-            [*packed.weights, *packed.rows.values(), *(layer.b for layer in packed.layers)], 0
-        )
+        self.weights = _Block([*packed.weights, *packed.rows.values()], 0)
         self.context = self._at(context.address)
 
     def _at(self, address: int) -> int:

@@ -31,7 +31,7 @@ LAYER = _record(
     rows="i8",  # panels: w for the forward pass of one sample, or 0 where w.T serves
     skips="i8",  # that reads only the rows of the units before that are active
     raw="i8",
-    b="i8",
+    b="i8",  # vector
     minus_b="i8",
     activation="i8",
     parameter="f8",
@@ -216,7 +216,8 @@ class Context:
             elif i in packed.rows:
                 record["rows"] = packed.rows[i].ctypes.data
             record["skips"] = packed.skips[i]
-            record["b"] = layer.b.ctypes.data
+            record["b"] = self._vector(layer.b.size)
+            self._owned[-1][: layer.b.size] = layer.b
             record["activation"] = list(ACTIVATIONS).index(layer.activation.name)
             record["parameter"] = layer.activation.parameter
             record["minus_b"] = self._keep(-layer.b).ctypes.data

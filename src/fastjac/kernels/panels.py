@@ -9,7 +9,7 @@ import numpy as np
 from numba import carray, njit
 
 from fastjac.kernels.intrinsics import dots, long_row, pointer, transpose
-from fastjac.kernels.simd import MR, NV, itemsize, panel_width
+from fastjac.kernels.simd import DOTS, MR, NV, itemsize, panel_width
 
 inner = njit(nogil=True, error_model="numpy")
 
@@ -44,9 +44,8 @@ def tile_rows(rows):
 def rows_times(dtype, rows, cols, panels, x, out):
     """Write ``panels @ x`` (rows,) for a panel matrix (rows, cols) and a padded vector."""
     size, width = itemsize(dtype), panel_width(dtype)
-    block = tile_rows(rows)
-    for start in range(0, rows, block):
-        count, at = min(block, rows - start), panels + start * width * size
+    for start in range(0, rows, DOTS):
+        count, at = min(DOTS, rows - start), panels + start * width * size
         dots(dtype, count, (cols + width - 1) // width, at, rows * width * size, x, out + start * size)
 
 

@@ -5,17 +5,26 @@ contiguous elements: element (r, c) is at ``(c // NR * rows + r) * NR + c % NR``
 64-byte boundaries and the columns past the last one are zeros, so vectors are read whole. NR is
 `NV` vectors of the compile target.
 
-`tile` computes ``C[r, :] = sum_k A[r, k] * B[k, :]`` over the units k of an index, for 1 to `MR` rows of A
-and one panel of B, or its first vector, in registers. A is a panel matrix given from its first row on, with
-``a_panel`` bytes from one panel to the next; the rows of B are ``b_stride`` bytes apart, at any address.
-It writes as much of each row of C, at a byte offset from a table, and, where ``rest`` is not 0, the row
-``rest = before - sum of the rows``.
+`tiles` computes ``C[r, :] = sum_k A[r, k] * B[k, :]`` over the units k of an index, for 1 to `MR` rows of A
+and one panel of B after the other, or of each its first vector, in registers. A is a panel matrix given from
+its first row on, with ``a_panel`` bytes from one panel to the next; the rows of B are ``b_stride`` bytes
+apart, at any address, its panels ``b_panel``. It writes as much of each row of C, at a byte offset from a
+table, ``c_panel`` bytes further for each panel, and asks for the lines that the next but one takes. Where
+``rest`` is not 0 it also writes the row ``rest = before - sum of the rows``, with what it holds, if ``more``,
+for ``before``, else 0.
 `long_row` is a tile of one row and 1 to `LONG` vectors, which follow each other in B.
+`dots` computes the products of 1 to `DOTS` rows of a panel matrix with a padded vector, and writes whole
+vectors, zeros behind the last: what reads them next gets them from the store buffer.
 `transpose` writes a square of ``side`` rows and columns exchanged; rows are ``stride`` and ``out_stride``
 bytes apart. The side is a power of two up to the elements of a vector.
 `scale` computes one row of a panel, ``out = (row - mean) * gain``, with ``mean`` a row and ``gain`` one
 element or, where ``across``, the other way round.
-`dots` computes the products of 1 to `MR` rows of a panel matrix with a padded vector.
+`head` multiplies the rows of a panel of the last layer's weights by the head: row m becomes
+``(row m - base + extra) * gain[m]``, the row of the pivot ``extra * gain[m]``, with ``extra`` the sum of
+``shared`` of the rows times ``shares``; the spared row is left out.
+`add` adds one padded vector to another, and tells whether all sums are finite.
+`divide` divides a padded vector by a number, and leaves the negative quotients in its place.
+`largest` finds the first of the largest elements, NaN left aside, and its position.
 `nonzero` lists the positions of the elements of a padded vector that are not 0, and returns how many they
 are; what follows them in the list, as long as the vector, is of no use.
 Addresses are integers; nothing outside the named ranges is read or written.
@@ -23,7 +32,9 @@ Addresses are integers; nothing outside the named ranges is read or written.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +43,7 @@ from numba.core.registry import cpu_target
 
 NV = 2
 LONG = 8  # vectors of a long row
+LINE = 64  # bytes of a cache line
 INT = ir.IntType(64)
 BYTE_POINTER = ir.IntType(8).as_pointer()
 
@@ -64,8 +76,14 @@ def most_rows(target: Target) -> int:
     return 12 if target.registers == 32 else 6
 
 
+def most_dots(target: Target) -> int:
+    """Return the most rows that `emit_dots` takes: a multiple of the elements of a vector."""
+    return max(8, target.vector_bytes // 4)
+
+
 TARGET = _numba_target()
 MR = most_rows(TARGET)
+DOTS = most_dots(TARGET)
 
 
 def itemsize(dtype: np.dtype[Any]) -> int:
@@ -107,17 +125,15 @@ class Vectors:
         """Write a vector to an address plus an offset."""
         self.builder.store(value, self.at(address, offset, self.type), align=self.size)
 
-    def store_lanes(self, value: ir.Value, count: int, address: ir.Value, offset: int) -> None:
-        """Write the first ``count`` lanes of a vector to an address plus an offset."""
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(count)))
-        part = self.builder.shuffle_vector(value, value, mask)
-        self.builder.store(part, self.at(address, offset, part.type), align=self.size)
-
     def broadcast(self, address: ir.Value, offset: ir.Value | int) -> ir.Value:
         """Return the element at an address plus an offset in every lane."""
-        scalar = self.builder.load(self.at(address, offset, self.element), align=self.size)
-        lane = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), scalar, ir.IntType(32)(0))
-        return self.shuffle(lane, ir.Constant(self.type, ir.Undefined), [0] * self.lanes)
+        return self.splat(self.builder.load(self.at(address, offset, self.element), align=self.size))
+
+    def splat(self, scalar: ir.Value) -> ir.Value:
+        """Return a number in every lane."""
+        undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
+        lane = self.builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+        return self.shuffle(lane, undefined, [0] * self.lanes)
 
     def shuffle(self, low: ir.Value, high: ir.Value, lanes: list[int]) -> ir.Value:
         """Return the vector of the numbered lanes of ``low`` and, behind them, ``high``."""
@@ -130,10 +146,21 @@ class Vectors:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         return self.builder.call(self._declare("llvm.fma", [self.type] * 3, self.type), [a, b, c])
 
+    def prefetch(self, address: ir.Value, offset: int) -> None:
+        """Ask for the cache line at an address plus an offset, to write to it soon."""
+        number = ir.IntType(32)
+        prefetch = self.function("llvm.prefetch.p0", [BYTE_POINTER, number, number, number], ir.VoidType())
+        place = self.at(address, offset, ir.IntType(8))
+        self.builder.call(prefetch, [place, number(1), number(3), number(1)])
+
     def total(self, value: ir.Value) -> ir.Value:
         """Return the sum of the lanes, in the order that is fastest."""
         add = self._declare("llvm.vector.reduce.fadd", [self.element, self.type], self.element)
         return self.builder.call(add, [ir.Constant(self.element, -0.0), value], fastmath=("reassoc",))
+
+    def most(self, value: ir.Value) -> ir.Value:
+        """Return the largest of the lanes."""
+        return self.builder.call(self._declare("llvm.vector.reduce.fmax", [self.type], self.element), [value])
 
     def totals(self, values: list[ir.Value]) -> ir.Value:
         """Return a vector of the sums of the lanes of at most as many vectors as there are lanes."""
@@ -190,6 +217,49 @@ class Loop:
         self.builder.position_at_end(self.done)
 
 
+def emit_tiles(
+    vectors: Vectors,
+    rows: int,
+    width: int,
+    panels: ir.Value,
+    k: ir.Value,
+    a: ir.Value,
+    a_panel: ir.Value,
+    b: ir.Value,
+    b_panel: ir.Value,
+    b_stride: ir.Value,
+    index: ir.Value,
+    c: ir.Value,
+    c_panel: ir.Value,
+    c_rows: ir.Value,
+    more: ir.Value,
+    rest: ir.Value,
+) -> None:
+    """Emit register tiles of ``rows`` rows, ``width`` vectors wide; see the top of this file."""
+    builder, size = vectors.builder, vectors.target.vector_bytes
+    spares = builder.icmp_signed("!=", rest, INT(0))
+    adds = builder.icmp_signed("!=", more, INT(0))
+    loop = Loop(builder, INT(0), panels, 1, [])
+    done = builder.mul(loop.i, c_panel)
+    c, rest = builder.add(c, done), builder.add(rest, done)
+    b = builder.add(b, builder.mul(loop.i, b_panel))
+    acc = emit_tile(vectors, rows, width, k, a, a_panel, b, b_stride, index)
+    ahead = builder.mul(c_panel, INT(2))
+    for r in range(rows):
+        place = builder.add(c, builder.load(vectors.at(c_rows, 8 * r, INT), align=8))
+        for j in range(width):
+            vectors.store(acc[r * width + j], place, j * size)
+        for line in range(0, width * size, LINE):
+            vectors.prefetch(builder.add(place, ahead), line)
+    with builder.if_then(spares):
+        for j in range(width):
+            value = builder.select(adds, vectors.load(rest, j * size), vectors.zero)
+            for r in range(rows):
+                value = builder.fsub(value, acc[r * width + j])
+            vectors.store(value, rest, j * size)
+    loop.close([])
+
+
 def emit_tile(
     vectors: Vectors,
     rows: int,
@@ -200,12 +270,8 @@ def emit_tile(
     b: ir.Value,
     b_stride: ir.Value,
     index: ir.Value,
-    c: ir.Value,
-    c_rows: ir.Value | None,
-    before: ir.Value,
-    rest: ir.Value,
-) -> None:
-    """Emit the register tile of ``rows`` rows, ``width`` vectors wide; see the top of this file."""
+) -> list[ir.Value]:
+    """Emit one register tile and return its vectors, row by row; see the top of this file."""
     builder, size = vectors.builder, vectors.target.vector_bytes
     lane_bits = (NV * vectors.lanes).bit_length() - 1
     # A multiply-add takes four cycles: a tile of few rows works on several k at a time to fill them.
@@ -242,17 +308,7 @@ def emit_tile(
         acc = [builder.fadd(acc[i], acc[half + i]) for i in range(half)]
     if chains > 1:
         _, acc = run(position, 1, acc)
-
-    for r in range(rows):
-        row = builder.load(vectors.at(c_rows, 8 * r, INT), align=8) if c_rows else INT(0)
-        for j in range(width):
-            vectors.store(acc[r * width + j], builder.add(c, row), j * size)
-    with builder.if_then(builder.icmp_signed("!=", rest, INT(0))):
-        for j in range(width):
-            value = vectors.load(before, j * size)
-            for r in range(rows):
-                value = builder.fsub(value, acc[r * width + j])
-            vectors.store(value, rest, j * size)
+    return acc
 
 
 def emit_dots(
@@ -266,18 +322,22 @@ def emit_dots(
 ) -> None:
     """Emit ``z[r] = sum_c w[r, c] * x[c]`` for ``rows`` rows; see the top of this file."""
     builder, width = vectors.builder, vectors.target.vector_bytes
-    loop = Loop(builder, INT(0), panels, 1, [vectors.zero] * (rows * NV))
+    # A sum for each row, and where these are few for each row and vector, to fill the multiply-adds' latency.
+    chains = NV if NV * rows <= most_dots(vectors.target) else 1
+    loop = Loop(builder, INT(0), panels, 1, [vectors.zero] * (rows * chains))
     w_panel = builder.add(w, builder.mul(loop.i, panel_bytes))
     x_panel = builder.add(x, builder.mul(loop.i, INT(NV * width)))
-    x_vectors = [vectors.load(x_panel, j * width, width) for j in range(NV)]
-    values = []
-    for i, acc in enumerate(loop.values):
-        values.append(vectors.multiply_add(vectors.load(w_panel, i * width, width), x_vectors[i % NV], acc))
-    loop.close(values)
-    sums = [builder.fadd(loop.values[i], loop.values[i + 1]) for i in range(0, rows * NV, NV)]
+    acc = list(loop.values)
+    for j in range(NV):
+        x_vector = vectors.load(x_panel, j * width, width)
+        for r in range(rows):
+            w_vector = vectors.load(w_panel, (r * NV + j) * width, width)
+            i = r * chains + j % chains
+            acc[i] = vectors.multiply_add(w_vector, x_vector, acc[i])
+    loop.close(acc)
+    sums = [functools.reduce(builder.fadd, loop.values[i : i + chains]) for i in range(0, len(acc), chains)]
     for start in range(0, rows, vectors.lanes):
-        part = sums[start : start + vectors.lanes]
-        vectors.store_lanes(vectors.totals(part), len(part), z, start * vectors.size)
+        vectors.store(vectors.totals(sums[start : start + vectors.lanes]), z, start * vectors.size)
 
 
 def emit_transpose(
@@ -299,6 +359,87 @@ def emit_transpose(
                 )
     for i, row in enumerate(rows):
         vectors.store(row, builder.add(out, builder.mul(out_stride, INT(i))), 0)
+
+
+def emit_head(
+    vectors: Vectors,
+    rows: ir.Value,
+    shared: ir.Value,
+    panel: ir.Value,
+    shares: ir.Value,
+    gain: ir.Value,
+    base: ir.Value,
+    pivot: ir.Value,
+    spared: ir.Value,
+    units: ir.Value,
+    out: ir.Value,
+) -> None:
+    """Emit a panel's rows multiplied by the head; see the top of this file."""
+    builder, size = vectors.builder, vectors.target.vector_bytes
+    row = INT(NV * size)
+    extra = emit_tile(vectors, 1, NV, shared, shares, row, panel, row, units)
+    mean = [builder.fsub(vectors.load(base, j * size), extra[j]) for j in range(NV)]
+    loop = Loop(builder, INT(0), rows, 1, [out])
+    (to,) = loop.values
+    at = builder.add(panel, builder.mul(loop.i, row))
+    factor = vectors.broadcast(gain, builder.mul(loop.i, INT(vectors.size)))
+    at_pivot = builder.icmp_signed("==", loop.i, pivot)
+    for j in range(NV):
+        value = builder.select(at_pivot, extra[j], builder.fsub(vectors.load(at, j * size), mean[j]))
+        vectors.store(builder.fmul(value, factor), to, j * size)
+    # The row after the spared one takes its place.
+    step = builder.select(builder.icmp_signed("==", loop.i, spared), INT(0), row)
+    loop.close([builder.add(to, step)])
+
+
+def emit_add(vectors: Vectors, size: ir.Value, values: ir.Value, others: ir.Value) -> ir.Value:
+    """Emit the sum of two vectors, and whether all of it is finite; see the top of this file."""
+    builder, bits = vectors.builder, ir.VectorType(ir.IntType(1), vectors.lanes)
+    loop = Loop(builder, INT(0), size, vectors.lanes, [ir.Constant(bits, [0] * vectors.lanes)])
+    at = builder.mul(loop.i, INT(vectors.size))
+    total = builder.fadd(vectors.load(values, at), vectors.load(others, at))
+    vectors.store(total, values, at)
+    broken = builder.fcmp_unordered("!=", builder.fsub(total, total), vectors.zero)
+    loop.close([builder.or_(loop.values[0], broken)])
+    lanes = ir.IntType(vectors.lanes)
+    return builder.icmp_signed("==", builder.bitcast(loop.values[0], lanes), lanes(0))
+
+
+def emit_divide(
+    vectors: Vectors, size: ir.Value, values: ir.Value, divisor: ir.Value, quotients: ir.Value
+) -> None:
+    """Emit the division of a vector by a number; see the top of this file."""
+    builder = vectors.builder
+    loop = Loop(builder, INT(0), size, vectors.lanes, [])
+    at = builder.mul(loop.i, INT(vectors.size))
+    quotient = builder.fdiv(vectors.load(values, at), vectors.splat(divisor))
+    vectors.store(quotient, quotients, at)
+    vectors.store(builder.fneg(quotient), values, at)
+    loop.close([])
+
+
+def emit_largest(vectors: Vectors, size: ir.Value, values: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Emit the position of the largest of some elements and that one; see the top of this file."""
+    builder, lanes = vectors.builder, vectors.lanes
+    kind, bits = ir.VectorType(INT, lanes), ir.IntType(lanes)
+    end, none = vectors.splat(size), ir.Constant(vectors.type, [-math.inf] * lanes)
+    loop = Loop(builder, INT(0), builder.add(size, INT(lanes - 1)), lanes, [none])
+    inside = builder.add(vectors.splat(loop.i), ir.Constant(kind, list(range(lanes))))
+    inside = builder.icmp_signed("<", inside, end)
+    value = vectors.load(values, builder.mul(loop.i, INT(vectors.size)))
+    value = builder.select(inside, value, none)
+    loop.close([builder.select(builder.fcmp_ordered(">", value, loop.values[0]), value, loop.values[0])])
+    top = vectors.most(loop.values[0])
+
+    # Backwards, so that the first is found last.
+    count = builder.sdiv(builder.add(size, INT(lanes - 1)), INT(lanes))
+    loop = Loop(builder, INT(0), count, 1, [INT(0)])
+    start = builder.mul(builder.sub(builder.sub(count, INT(1)), loop.i), INT(lanes))
+    value = vectors.load(values, builder.mul(start, INT(vectors.size)))
+    equal = builder.bitcast(builder.fcmp_ordered("==", value, vectors.splat(top)), bits)
+    first = builder.add(start, builder.zext(builder.cttz(equal, ir.IntType(1)(0)), INT))
+    loop.close([builder.select(builder.icmp_unsigned("!=", equal, bits(0)), first, loop.values[0])])
+    return loop.values[0], top
 
 
 def emit_nonzero(vectors: Vectors, size: ir.Value, values: ir.Value, out: ir.Value) -> ir.Value:
