@@ -28,7 +28,7 @@ def assembly(name, element, emit):
     triple, processor, *_ = TARGETS[name]
     module = ir.Module()
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(simd.INT, [simd.INT] * 13), "function")
+    function = ir.Function(module, ir.FunctionType(simd.INT, [simd.INT] * 14), "function")
     builder = ir.IRBuilder(function.append_basic_block())
     target = simd.target_of(triple, FEATURES[name])
     builder.ret(emit(simd.Vectors(builder, ELEMENTS[element], target), *function.args) or simd.INT(0))
@@ -46,7 +46,7 @@ def inner_loop(name, element, rows, width=simd.NV):
     def emit(vectors, panels, k, a, a_panel, b, b_panel, *others):
         # As in a network: the rows of B are as far apart as those of a panel.
         b_stride = simd.INT(simd.NV * vectors.target.vector_bytes)
-        simd.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:6])
+        simd.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:7])
 
     return innermost(name, assembly(name, element, emit))
 

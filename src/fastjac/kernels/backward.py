@@ -46,18 +46,17 @@ def _left(dtype, context, layer, step, rows):
     # The active units of these have slope 1.
     if not (context.finite and (layer.activation == RELU or layer.activation == IDENTITY)):
         for q in range((units + width - 1) // width):
-            for r in range(rows):
-                at = (q * rows + r) * row
-                scale(dtype, True, left + at, context.zeros, layer.slope + q * row, context.left + at)
+            at = q * rows * row
+            scale(dtype, rows, left + at, context.zeros, 0, layer.slope + q * row, context.left + at)
         left = context.left
     return left
 
 
 @inner
-def _multiply(dtype, context, layer, step, spared, jac):
+def _multiply(dtype, context, layer, step, spared, jac, ahead):
     """Compute one product of the plan, into panels or, where it has none, into the Jacobian.
 
-    Row ``spared`` of the Jacobian becomes what makes the sum of all rows zero.
+    Row ``spared`` of the Jacobian becomes what makes the sum of all rows zero; ``ahead`` is for `tiles`.
     """
     size, width = itemsize(dtype), panel_width(dtype)
     row = width * size
@@ -103,6 +102,7 @@ def _multiply(dtype, context, layer, step, spared, jac):
                 layer.active,
                 out,
                 rows * row if step.out else row,
+                0 if step.out else ahead,
                 offsets,
                 start,
                 rest,
@@ -152,17 +152,16 @@ def _head_columns(dtype, context, layer, rows, panels):
     for n in range(rows):
         mean[n] = (values[at_pivot + n * width] if pivot >= 0 else 0) - extra[n]
     for p in range((cols + width - 1) // width):
-        for n in range(rows):
-            at = panels + (p * rows + n) * width * size
-            scale(dtype, True, at, context.mean + n * size, context.gain + p * width * size, at)
+        at = panels + p * rows * width * size
+        scale(dtype, rows, at, context.mean, size, context.gain + p * width * size, at)
     if pivot >= 0:
         for n in range(rows):
             values[at_pivot + n * width] = gain[pivot] * extra[n]
 
 
 @inner
-def jacobian(dtype, context, layers, steps, best, jac):
-    """Multiply the Jacobian out as planned, after `_forward` and `_head`."""
+def jacobian(dtype, context, layers, steps, best, jac, more):
+    """Multiply the Jacobian out as planned, after `_forward` and `_head`; ``more`` samples follow."""
     size, width = itemsize(dtype), panel_width(dtype)
     row = width * size
     last = layers[context.n_layers - 1]
@@ -170,6 +169,13 @@ def jacobian(dtype, context, layers, steps, best, jac):
     spared = n_outputs
     if context.spares and last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
         spared = best
+    # Each Jacobian of a batch is new to the caches: the lines of the next are asked for while this one is
+    # written, or, where that would drive them out of the caches again, those of the next panel but one.
+    ahead = n_outputs * n_inputs * size
+    if ahead > SECOND_CACHE:
+        ahead = 2 * row
+    elif not more:
+        ahead = 0
     jac_rows = integers(context.jac_rows, n_outputs)
     for r in range(n_outputs - (spared < n_outputs)):
         jac_rows[r] = (r + (r >= spared)) * n_inputs * size
@@ -178,7 +184,7 @@ def jacobian(dtype, context, layers, steps, best, jac):
         _head_rows(dtype, context, last, spared)
     for i in range(context.n_steps):
         step = steps[i]
-        _multiply(dtype, context, layers[step.layer], step, spared, jac)
+        _multiply(dtype, context, layers[step.layer], step, spared, jac, ahead)
         if step.head:
             _head_columns(dtype, context, last, step.m, step.out)
     if context.result:

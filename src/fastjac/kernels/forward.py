@@ -136,13 +136,13 @@ def _forward_block(dtype, context, layers, x, y):
                 context.units,
                 layer.block_a,
                 0,
+                0,
                 context.panel_rows + 8 * start,
                 0,
                 0,
             )
         at = layer.block_a
-        for h in range(rows):
-            scale(dtype, True, at + h * row, layer.minus_b + h * size, context.ones, at + h * row)
+        scale(dtype, rows, at, layer.minus_b, size, context.ones, at)
         a = vector(dtype, at, rows * width)
         if not all_finite(a):
             return False

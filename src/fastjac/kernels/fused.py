@@ -66,7 +66,7 @@ def _value_and_jacobian(at, x, y, jac):
     for i in range(samples):
         best, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y))
         to = address(jac) + i * n_outputs * n_inputs * x.itemsize
-        jacobian(x.dtype, context, layers, steps, best, to)
+        jacobian(x.dtype, context, layers, steps, best, to, samples - i - 1)
     return OK
 
 

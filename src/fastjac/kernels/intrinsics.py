@@ -28,6 +28,7 @@ from fastjac.kernels.simd import (
     emit_head,
     emit_largest,
     emit_nonzero,
+    emit_scale,
     emit_tile,
     emit_tiles,
     emit_transpose,
@@ -82,6 +83,7 @@ def tiles(
     index: Any,
     c: Any,
     c_panel: Any,
+    ahead: Any,
     c_rows: Any,
     more: Any,
     rest: Any,
@@ -101,7 +103,7 @@ def tiles(
         _switch(builder, builder.add(builder.mul(number, INT(NV)), wide), cases)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 15), codegen
+    return types.void(dtype, *[types.intp] * 16), codegen
 
 
 @intrinsic
@@ -165,22 +167,15 @@ def transpose(typing: Any, dtype: Any, side: Any, source: Any, stride: Any, out:
     return types.void(dtype, *[types.intp] * 5), codegen
 
 
-@intrinsic(prefer_literal=True)
-def scale(typing: Any, dtype: Any, across: Any, row: Any, mean: Any, gain: Any, out: Any) -> Any:
-    """``scale(dtype, across, row, mean, gain, out)``."""
+@intrinsic
+def scale(typing: Any, dtype: Any, rows: Any, panel: Any, mean: Any, step: Any, gain: Any, out: Any) -> Any:
+    """``scale(dtype, rows, panel, mean, step, gain, out)``."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-        _, _, row, mean, gain, out = args
-        single, wide = (mean, gain) if across.literal_value else (gain, mean)
-        factor = vectors.broadcast(single, 0)
-        for offset in range(0, NV * TARGET.vector_bytes, TARGET.vector_bytes):
-            value, other = vectors.load(row, offset), vectors.load(wide, offset)
-            low, high = (factor, other) if across.literal_value else (other, factor)
-            vectors.store(builder.fmul(builder.fsub(value, low), high), out, offset)
+        emit_scale(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
         return context.get_dummy_value()
 
-    return types.void(dtype, across, *[types.intp] * 4), codegen
+    return types.void(dtype, *[types.intp] * 6), codegen
 
 
 @intrinsic

@@ -9,7 +9,7 @@ contiguous elements: element (r, c) is at ``(c // NR * rows + r) * NR + c % NR``
 and one panel of B after the other, or of each its first vector, in registers. A is a panel matrix given from
 its first row on, with ``a_panel`` bytes from one panel to the next; the rows of B are ``b_stride`` bytes
 apart, at any address, its panels ``b_panel``. It writes as much of each row of C, at a byte offset from a
-table, ``c_panel`` bytes further for each panel, and asks for the lines that the next but one takes. Where
+table, ``c_panel`` bytes further for each panel, and asks for the lines ``ahead`` bytes further. Where
 ``rest`` is not 0 it also writes the row ``rest = before - sum of the rows``, with what it holds, if ``more``,
 for ``before``, else 0.
 `long_row` is a tile of one row and 1 to `LONG` vectors, which follow each other in B.
@@ -17,8 +17,8 @@ for ``before``, else 0.
 vectors, zeros behind the last: what reads them next gets them from the store buffer.
 `transpose` writes a square of ``side`` rows and columns exchanged; rows are ``stride`` and ``out_stride``
 bytes apart. The side is a power of two up to the elements of a vector.
-`scale` computes one row of a panel, ``out = (row - mean) * gain``, with ``mean`` a row and ``gain`` one
-element or, where ``across``, the other way round.
+`scale` computes ``out = (row - mean) * gain`` for the rows of a panel, with one mean for each row, ``step``
+bytes from the one before, and a row of gains.
 `head` multiplies the rows of a panel of the last layer's weights by the head: row m becomes
 ``(row m - base + extra) * gain[m]``, the row of the pivot ``extra * gain[m]``, with ``extra`` the sum of
 ``shared`` of the rows times ``shares``; the spared row is left out.
@@ -231,6 +231,7 @@ def emit_tiles(
     index: ir.Value,
     c: ir.Value,
     c_panel: ir.Value,
+    ahead: ir.Value,
     c_rows: ir.Value,
     more: ir.Value,
     rest: ir.Value,
@@ -244,7 +245,6 @@ def emit_tiles(
     c, rest = builder.add(c, done), builder.add(rest, done)
     b = builder.add(b, builder.mul(loop.i, b_panel))
     acc = emit_tile(vectors, rows, width, k, a, a_panel, b, b_stride, index)
-    ahead = builder.mul(c_panel, INT(2))
     for r in range(rows):
         place = builder.add(c, builder.load(vectors.at(c_rows, 8 * r, INT), align=8))
         for j in range(width):
@@ -359,6 +359,28 @@ def emit_transpose(
                 )
     for i, row in enumerate(rows):
         vectors.store(row, builder.add(out, builder.mul(out_stride, INT(i))), 0)
+
+
+def emit_scale(
+    vectors: Vectors,
+    rows: ir.Value,
+    panel: ir.Value,
+    mean: ir.Value,
+    step: ir.Value,
+    gain: ir.Value,
+    out: ir.Value,
+) -> None:
+    """Emit the scaling of a panel's columns; see the top of this file."""
+    builder, size = vectors.builder, vectors.target.vector_bytes
+    factors = [vectors.load(gain, j * size) for j in range(NV)]
+    loop = Loop(builder, INT(0), rows, 1, [])
+    at = builder.mul(loop.i, INT(NV * size))
+    low = vectors.broadcast(mean, builder.mul(loop.i, step))
+    for j, factor in enumerate(factors):
+        place = builder.add(at, INT(j * size))
+        value = builder.fsub(vectors.load(panel, place), low)
+        vectors.store(builder.fmul(value, factor), out, place)
+    loop.close([])
 
 
 def emit_head(
