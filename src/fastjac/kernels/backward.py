@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
 from fastjac.kernels.forward import times_w
-from fastjac.kernels.intrinsics import prefetch, scale, tile
+from fastjac.kernels.intrinsics import listed_tile, prefetch, scale, tile
 from fastjac.kernels.panels import (
     clear_tail,
     copy,
     copy_rows,
     exchange,
+    exchange_panels,
     inner,
     integers,
     rows_times,
@@ -20,7 +21,7 @@ from fastjac.kernels.panels import (
     times_rows,
     vector,
 )
-from fastjac.kernels.simd import MR, TARGET, itemsize, panel_width
+from fastjac.kernels.simd import LISTED, MR, TARGET, itemsize, panel_width
 
 # The rows of a softmax Jacobian sum to zero: up to this many of them, that of the most probable class
 # comes from the others. It collects their errors, and a row of many is not worth that; without fused
@@ -38,11 +39,7 @@ def _left(dtype, context, layer, step, rows):
     left = step.scalar
     if step.scalar_transposed:
         left = context.left
-        for p in range((step.m + width - 1) // width):
-            for q in range((units + width - 1) // width):
-                k, cols = min(width, units - q * width), min(width, step.m - p * width)
-                source = step.scalar + (p * units + q * width) * row
-                exchange(dtype, source, row, k, cols, left + (q * step.m + p * width) * row, row)
+        exchange_panels(dtype, step.scalar, units, rows, left)
     # The active units of these have slope 1.
     if not (context.finite and (layer.activation == RELU or layer.activation == IDENTITY)):
         for q in range((units + width - 1) // width):
@@ -51,6 +48,48 @@ def _left(dtype, context, layer, step, rows):
                 scale(dtype, True, left + at, context.zeros, layer.slope + q * row, context.left + at)
         left = context.left
     return left
+
+
+@inner
+def _multiply_listed(dtype, context, layer, before, step, rows):
+    """Compute a product of two hidden ReLU layers for their active units only, into panels (n, rows).
+
+    The rows lie in the lanes: vectors along the units would hold active and inactive ones.
+    """
+    size, width = itemsize(dtype), panel_width(dtype)
+    row, panels = width * size, (rows + width - 1) // width
+    columns = step.scalar
+    if not step.scalar_transposed:
+        columns = context.left
+        exchange_panels(dtype, step.scalar, rows, layer.fan_out, columns)
+    if not context.finite:
+        for i in range(panels * layer.fan_out):
+            at, slope = i * row, layer.slope + i % layer.fan_out * size
+            scale(dtype, True, columns + at, context.zeros, slope, context.left + at)
+        columns = context.left
+    k, units = integers(layer.active, layer.count), integers(context.listed_units, 2 * layer.count)
+    for i in range(k.size):
+        units[2 * i] = k[i] // width * step.n * row + k[i] % width * size
+        units[2 * i + 1] = k[i] * row
+    # The last tile takes the last unit as often as it has rows left.
+    active, offsets = (
+        integers(before.active, before.count),
+        integers(context.listed_rows, before.count + LISTED),
+    )
+    for i in range(offsets.size if active.size else 0):
+        offsets[i] = active[min(i, active.size - 1)] * row
+    for p in range(panels):
+        for i in range(0, active.size, LISTED):
+            listed_tile(
+                dtype,
+                min(width, rows - p * width),
+                k.size,
+                context.listed_units,
+                step.listed,
+                columns + p * layer.fan_out * row,
+                step.out + p * step.n * row,
+                context.listed_rows + 8 * i,
+            )
 
 
 @inner
@@ -177,7 +216,12 @@ def jacobian(dtype, context, layers, steps, best, jac):
         _head_rows(dtype, context, last, spared)
     for i in range(context.n_steps):
         step = steps[i]
-        _multiply(dtype, context, layers[step.layer], step, spared, jac)
+        layer = layers[step.layer]
+        if step.listed:
+            rows = step.m - (spared < step.m)
+            _multiply_listed(dtype, context, layer, layers[step.layer - 1], step, rows)
+        else:
+            _multiply(dtype, context, layer, step, spared, jac)
         if step.head:
             _head_columns(dtype, context, last, step.m, step.out)
     if context.result:

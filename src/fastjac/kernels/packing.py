@@ -49,8 +49,9 @@ STEP = _record(
     outputs="i8",  # m counts the network's outputs, less the spared one
     vector="i8",  # panels (units, n) of the factor that is read in vectors
     n="i8",
+    listed="i8",  # panels (n, units): w, where inactive units among the n are left out, or 0
     head="i8",  # it is the last layer's w: the head multiplies the product's columns
-    out="i8",  # panels (m, n), or 0 for the Jacobian itself
+    out="i8",  # panels (m, n) or, where listed, (n, m); 0 for the Jacobian itself
 )
 CONTEXT = _record(
     n_inputs="i8",
@@ -76,6 +77,8 @@ CONTEXT = _record(
     mean="i8",  # vector: what is subtracted from the rows
     cotangent="i8",  # two vectors of the widest layer
     tangent="i8",
+    listed_rows="i8",  # int64: byte offsets of active units' rows
+    listed_units="i8",  # int64: two byte offsets for each active unit
     panel_rows="i8",  # int64: byte offsets of the rows of a panel
     jac_rows="i8",  # int64: byte offsets of the rows of the Jacobian that are computed
     scaled="i8",  # panels: the last layer's w.T multiplied by the head
@@ -146,6 +149,17 @@ def _spine(root: Product, transposed: dict[Product, bool]) -> list[Product]:
     return spine
 
 
+def listing_pays(rows: int, w: Array) -> bool:
+    """Return whether a product with ``w`` is faster made for active units only, with its rows in the lanes.
+
+    It is where half of the units are active, if few lanes stay empty and there are many units for each
+    number that is transposed. The limit is where both ways took equally long.
+    """
+    half = simd.grain(simd.TARGET) // w.itemsize
+    lanes = max(-(-rows // half) * half, simd.TARGET.vector_bytes // w.itemsize)
+    return lanes / rows <= 1.6 - 64 / min(w.shape)
+
+
 class Packed:
     """A network's weights in the layout that its plan reads, shared by all threads.
 
@@ -180,6 +194,13 @@ class Packed:
             if ((self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width)
             and not (self.forward[i] or raw)
         }
+        self.listed = {product for product in self.spine[1:] if self._is_listed(product)}
+
+    def _is_listed(self, product: Product) -> bool:
+        """Return whether to make a product for active units only: of ``w`` between hidden ReLU layers."""
+        i = product.contracted
+        relus = product.first == i in self.rows and self.skips[i] and self.skips[i + 1]
+        return relus and listing_pays(product.rows, self.layers[i].w)
 
 
 class Context:
@@ -246,6 +267,8 @@ class Context:
         record["shares"] = record["all_shares"] = self._vector(width * padded(n_outputs, self._dtype))
         for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = self._vector(widest)
+        record["listed_rows"] = self._integers(np.zeros(widest + simd.LISTED))
+        record["listed_units"] = self._integers(np.zeros(2 * widest))
         record["panel_rows"] = self._integers(np.arange(widest) * width * self._dtype.itemsize)
         record["jac_rows"] = self._integers(np.zeros(n_outputs))
         record["scaled"] = self._scaled
@@ -253,7 +276,8 @@ class Context:
         record["ones"] = self._vector(width)
         self._owned[-1][:] = 1
         units = [padded(plan.sizes[step["layer"] + 1], self._dtype) for step in self._steps]
-        record["left"] = self._vector(max((self._steps["m"] * units).tolist(), default=0))
+        lefts = [size * padded(step["m"], self._dtype) for step, size in zip(self._steps, units, strict=True)]
+        record["left"] = self._vector(max(lefts, default=0))
         record["spares"] = len(packed.spine) > 0
         record["panel"] = self._vector(plan.sizes[1] * width if packed.raw else 0)
         record["edge"] = self._vector((simd.MR + 1) * width)
@@ -282,10 +306,14 @@ class Context:
         m, n = (product.cols, product.rows) if transposed else (product.rows, product.cols)
         record["m"], record["n"] = m, n
         record["scalar"] = self._operand(scalar, stored)
-        record["scalar_transposed"] = self._packed.transposed[scalar] != transposed
+        listed = self._packed.listed
+        record["scalar_transposed"] = scalar in listed or self._packed.transposed[scalar] != transposed
         record["outputs"] = product in self._packed.spine
         record["vector"] = self._operand(vector, stored)
         record["head"] = transposed and vector.first == last
+        if product in listed:
+            record["listed"] = self._packed.rows[product.contracted].ctypes.data
+            m, n = n, m
         if transposed or product is not self._packed.plan.root:
             record["out"] = stored[product] = self._vector(m * padded(n, self._dtype))
 

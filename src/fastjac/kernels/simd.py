@@ -10,6 +10,8 @@ and one panel of B, or its first vector, in registers. A is a panel matrix given
 ``a_panel`` bytes from one panel to the next; the rows of B are ``b_stride`` bytes apart, at any address.
 It writes as much of each row of C, at a byte offset from a table, and, where ``rest`` is not 0, the row
 ``rest = before - sum of the rows``.
+`listed_tile` does so for `LISTED` rows at the byte offsets ``rows`` in A and in C; for each k ``units`` holds
+its byte offsets in A and in B.
 `long_row` is a tile of one row and 1 to `LONG` vectors, which follow each other in B.
 `transpose` writes a square of ``side`` rows and columns exchanged; rows are ``stride`` and ``out_stride``
 bytes apart. The side is a power of two up to the elements of a vector.
@@ -64,8 +66,14 @@ def most_rows(target: Target) -> int:
     return 12 if target.registers == 32 else 6
 
 
+def listed_rows(target: Target) -> int:
+    """Return the rows of a listed tile, which keeps the address of each in a register."""
+    return 2 * most_rows(target) // 3
+
+
 TARGET = _numba_target()
 MR = most_rows(TARGET)
+LISTED = listed_rows(TARGET)
 
 
 def itemsize(dtype: np.dtype[Any]) -> int:
@@ -76,6 +84,11 @@ def itemsize(dtype: np.dtype[Any]) -> int:
 def panel_width(dtype: np.dtype[Any]) -> int:
     """Return NR, the elements in one row of a panel, also in compiled code."""
     return NV * TARGET.vector_bytes // dtype.itemsize
+
+
+def grain(target: Target) -> int:
+    """Return the bytes of the narrowest vector that may be multiplied faster than a wider one."""
+    return min(32, target.vector_bytes)
 
 
 class Vectors:
@@ -90,6 +103,12 @@ class Vectors:
         self.type = ir.VectorType(element, self.lanes)
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
         self.module = builder.module
+
+    def covering(self, nbytes: int) -> list[Vectors]:
+        """Return what emits ``nbytes`` as whole vectors and, where less than one is left, a narrower one."""
+        whole, left = divmod(nbytes, self.target.vector_bytes)
+        narrow = Vectors(self.builder, self.element, self.target._replace(vector_bytes=left))
+        return [self] * whole + [narrow] * (left > 0)
 
     def at(self, address: ir.Value, offset: ir.Value | int, kind: ir.Type) -> ir.Value:
         """Return the pointer to a ``kind`` that is ``offset`` bytes past the integer ``address``."""
@@ -253,6 +272,39 @@ def emit_tile(
             for r in range(rows):
                 value = builder.fsub(value, acc[r * width + j])
             vectors.store(value, rest, j * size)
+
+
+def emit_listed_tile(
+    vectors: Vectors,
+    nbytes: int,
+    k: ir.Value,
+    units: ir.Value,
+    a: ir.Value,
+    b: ir.Value,
+    c: ir.Value,
+    rows: ir.Value,
+) -> None:
+    """Emit the tile of listed rows, ``nbytes`` wide; see the top of this file."""
+    builder, parts = vectors.builder, list(enumerate(vectors.covering(nbytes)))
+    width = vectors.target.vector_bytes
+    numbers = range(listed_rows(vectors.target))
+    offsets = [builder.load(vectors.at(rows, 8 * r, INT), align=8) for r in numbers]
+    a_rows = [builder.add(a, offset) for offset in offsets]
+    loop = Loop(builder, INT(0), k, 1, [part.zero for _ in offsets for _, part in parts])
+    unit = builder.add(units, builder.mul(loop.i, INT(16)))
+    a_unit, b_unit = (builder.load(vectors.at(unit, at, INT), align=8) for at in (0, 8))
+    b_row, acc = builder.add(b, b_unit), iter(loop.values)
+    b_vectors = [part.load(b_row, j * width) for j, part in parts]
+    values = [
+        part.multiply_add(part.broadcast(a_row, a_unit), b_vectors[j], next(acc))
+        for a_row in a_rows
+        for j, part in parts
+    ]
+    loop.close(values)
+    acc = iter(loop.values)
+    for offset in offsets:
+        for j, part in parts:
+            part.store(next(acc), builder.add(c, offset), j * width)
 
 
 def emit_dots(
