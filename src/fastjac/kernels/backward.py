@@ -199,12 +199,27 @@ def _head_columns(dtype, context, layer, rows, panels):
 
 
 @inner
+def _write_columns(dtype, context, columns, rows, jac):
+    """Write the Jacobian from its columns: the first rows of panels of ``rows`` rows."""
+    width, stride = panel_width(dtype), context.n_inputs * itemsize(dtype)
+    for p in range((context.n_outputs + width - 1) // width):
+        source, cols = columns + p * rows * width * itemsize(dtype), min(width, context.n_outputs - p * width)
+        exchange(
+            dtype, source, width * itemsize(dtype), context.n_inputs, cols, jac + p * width * stride, stride
+        )
+
+
+@inner
 def jacobian(dtype, context, layers, steps, best, jac):
     """Multiply the Jacobian out as planned, after `_forward` and `_head`."""
     size, width = itemsize(dtype), panel_width(dtype)
     row = width * size
     last = layers[context.n_layers - 1]
     n_inputs, n_outputs = context.n_inputs, context.n_outputs
+    if context.carried:
+        _head_columns(dtype, context, last, 1 + n_inputs, context.carried)
+        _write_columns(dtype, context, context.carried + row, 1 + n_inputs, jac)
+        return
     spared = n_outputs
     if context.spares and last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
         spared = best
@@ -225,10 +240,7 @@ def jacobian(dtype, context, layers, steps, best, jac):
         if step.head:
             _head_columns(dtype, context, last, step.m, step.out)
     if context.result:
-        for p in range((n_outputs + width - 1) // width):
-            cols, stride = min(width, n_outputs - p * width), n_inputs * size
-            source = context.result + p * n_inputs * row
-            exchange(dtype, source, row, n_inputs, cols, jac + p * width * stride, stride)
+        _write_columns(dtype, context, context.result, n_inputs, jac)
     elif context.n_steps == 0:
         for p in range((n_inputs + width - 1) // width):
             copy_rows(

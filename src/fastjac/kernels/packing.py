@@ -28,6 +28,7 @@ LAYER = _record(
     w="i8",  # panels: w.T, or w where `forward`; or w as it is, row-major, where `raw`
     forward="i8",
     rows="i8",  # panels: w for the forward pass of one sample, or 0 where w.T serves
+    across="i8",  # panels: w where tangents are carried along
     skips="i8",  # that reads only the rows of the units before that are active
     raw="i8",
     b="i8",
@@ -88,6 +89,9 @@ CONTEXT = _record(
     spares="i8",  # the products from the last layer's w.T on keep one row for each output
     panel="i8",  # a panel of a raw w.T
     edge="i8",  # one tile: where columns past the end go
+    tangents="i8",  # panels (1 + N, units): a layer's output and its tangents, or 0 where not carried along
+    following="i8",  # the same for the next layer
+    carried="i8",  # which of them holds the last layer's, or 0
     result="i8",  # panels (N, M): the Jacobian transposed, where that is how the last step makes it
 )
 
@@ -157,7 +161,19 @@ def listing_pays(rows: int, w: Array) -> bool:
     """
     half = simd.grain(simd.TARGET) // w.itemsize
     lanes = max(-(-rows // half) * half, simd.TARGET.vector_bytes // w.itemsize)
-    return lanes / rows <= 1.6 - 64 / min(w.shape)
+    return bool(lanes / rows <= 1.6 - 64 / min(w.shape))
+
+
+def carrying_pays(sizes: tuple[int, ...], itemsize: int) -> bool:
+    """Return whether the forward pass is faster if it carries along the tangents of all N inputs.
+
+    It takes 1 + N multiply-adds for each weight then, but reads the weights once, which takes as long as
+    about two multiply-adds where they come from the second cache. The limits are where both ways took
+    equally long.
+    """
+    n_inputs, *hidden, n_outputs = sizes
+    size = sum(a * b for a, b in pairwise(hidden)) * itemsize
+    return size >= 1 << 16 and n_inputs < simd.MR and n_inputs <= max(2 + (size >= 1 << 19), n_outputs)
 
 
 class Packed:
@@ -194,6 +210,12 @@ class Packed:
             if ((self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width)
             and not (self.forward[i] or raw)
         }
+        carries = not raw and carrying_pays(plan.sizes, layers[0].w.itemsize)
+        self.across = [
+            self.weights[i] if self.forward[i] else self.rows.get(i, pack_panels(layer.w))
+            for i, layer in enumerate(layers)
+            if carries
+        ]
         self.listed = {product for product in self.spine[1:] if self._is_listed(product)}
 
     def _is_listed(self, product: Product) -> bool:
@@ -231,6 +253,7 @@ class Context:
                 record["rows"] = record["w"]
             elif i in packed.rows:
                 record["rows"] = packed.rows[i].ctypes.data
+            record["across"] = packed.across[i].ctypes.data if packed.across else 0
             record["skips"] = packed.skips[i]
             record["b"] = layer.b.ctypes.data
             record["activation"] = list(ACTIVATIONS).index(layer.activation.name)
@@ -281,6 +304,9 @@ class Context:
         record["spares"] = len(packed.spine) > 0
         record["panel"] = self._vector(plan.sizes[1] * width if packed.raw else 0)
         record["edge"] = self._vector((simd.MR + 1) * width)
+        if packed.across:
+            room = (1 + n_inputs) * padded(widest, self._dtype)
+            record["tangents"], record["following"] = self._vector(room), self._vector(room)
         record["result"] = stored.get(plan.root, 0)
         self.address = int(context.ctypes.data)
 
