@@ -51,6 +51,13 @@ def test_a_bottleneck_takes_the_cheapest_order():
     assert backward.multiply_adds == 784 * 256 * 16 + 16 * 256 * 784 + 784 * 16 * 784
 
 
+def test_few_inputs_take_one_pass():
+    (both,) = passes((1, 256, 256, 1), (256, 256), "float64", MACHINE, "identity")
+    weights = 256 + 256 * 256 + 256
+    assert both.multiply_adds == 2 * weights
+    assert both.seconds == pytest.approx(weights * 8 / 80e9)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_more_units_never_take_less(dtype):
     sizes = (1, 10, 100, 1000)

@@ -40,7 +40,15 @@ def assembly(name, element, emit):
     return machine.emit_assembly(parsed)
 
 
-def inner_loop(name, element, rows, width=simd.NV):
+def inner_loop(name, element, emit):
+    """Return the instructions of the loop that multiplies in what ``emit`` emits."""
+    # A loop of one block: from a label to the branch back to it.
+    loops = re.findall(r"^(?=(\.LBB\w+):(.*?)\s\1$)", assembly(name, element, emit), re.M | re.S)
+    bodies = [body for _, body in loops if ".LBB" not in body]
+    return max(bodies, key=lambda body: len(re.findall(TARGETS[name][2], body))).splitlines()
+
+
+def tile_loop(name, element, rows, width=simd.NV):
     """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
 
     def emit(vectors, panels, k, a, a_panel, b, b_panel, *others):
@@ -48,15 +56,7 @@ def inner_loop(name, element, rows, width=simd.NV):
         b_stride = simd.INT(simd.NV * vectors.target.vector_bytes)
         simd.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:7])
 
-    return innermost(name, assembly(name, element, emit))
-
-
-def innermost(name, code):
-    """Return the instructions of the loop without another in it that has the most multiply-adds."""
-    # From a label to the branch back.
-    loops = re.findall(r"^(?=(\.LBB\w+):(.*?)\s\1$)", code, re.M | re.S)
-    bodies = [body for _, body in loops if ".LBB" not in body]
-    return max(bodies, key=lambda body: len(re.findall(TARGETS[name][2], body))).splitlines()
+    return inner_loop(name, element, emit)
 
 
 def test_target_follows_the_features():
@@ -73,17 +73,33 @@ def test_every_tile_multiplies_in_registers(name, element):
     *_, multiply_add, stack = TARGETS[name]
     for rows in range(1, simd.most_rows(simd.target_of(TARGETS[name][0], FEATURES[name])) + 1):
         for width in range(1, simd.NV + 1):
-            loop = inner_loop(name, element, rows, width)
+            loop = tile_loop(name, element, rows, width)
             products = sum(bool(re.search(multiply_add, line)) for line in loop)
             assert products >= width * rows and products % (width * rows) == 0, "\n".join(loop)
             spills = [line for line in loop if re.search(stack, line)]
             assert not spills, f"{rows} rows:\n" + "\n".join(loop)
 
 
+@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_listed_tile_multiplies_in_registers(name, element):
+    triple, _, multiply_add, stack = TARGETS[name]
+    target = simd.target_of(triple, FEATURES[name])
+    for nbytes in range(target.vector_bytes, simd.NV * target.vector_bytes + 1, simd.grain(target)):
+
+        def emit(vectors, *others, nbytes=nbytes):
+            simd.emit_listed_tile(vectors, nbytes, *others[:6])
+
+        loop = inner_loop(name, element, emit)
+        products = sum(bool(re.search(multiply_add, line)) for line in loop)
+        assert products and products % simd.listed_rows(target) == 0, "\n".join(loop)
+        assert not [line for line in loop if re.search(stack, line)], f"{nbytes} bytes:\n" + "\n".join(loop)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_check_for_spills_can_fail(name):
     registers = simd.target_of(TARGETS[name][0], FEATURES[name]).registers
-    loop = inner_loop(name, "float64", registers)
+    loop = tile_loop(name, "float64", registers)
     assert any(re.search(TARGETS[name][3], line) for line in loop)
 
 
@@ -92,7 +108,7 @@ def test_the_check_for_spills_can_fail(name):
 def test_dots_of_any_number_of_rows_add_up_in_registers(name, element):
     *_, multiply_add, stack = TARGETS[name]
     for rows in range(1, simd.most_dots(simd.target_of(TARGETS[name][0], FEATURES[name])) + 1):
-        loop = innermost(name, assembly(name, element, functools.partial(emit_dots, rows)))
+        loop = inner_loop(name, element, functools.partial(emit_dots, rows))
         products = sum(bool(re.search(multiply_add, line)) for line in loop)
         assert products >= simd.NV * rows and products % (simd.NV * rows) == 0, "\n".join(loop)
         assert not [line for line in loop if re.search(stack, line)], f"{rows} rows:\n" + "\n".join(loop)

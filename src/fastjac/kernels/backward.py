@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
 from fastjac.kernels.forward import times_w
-from fastjac.kernels.intrinsics import head, scale, tiles
+from fastjac.kernels.intrinsics import head, listed_tile, scale, tiles
 from fastjac.kernels.panels import (
     clear_tail,
     copy,
     copy_rows,
     exchange,
+    exchange_panels,
     inner,
     integers,
     rows_times,
@@ -20,7 +21,7 @@ from fastjac.kernels.panels import (
     times_rows,
     vector,
 )
-from fastjac.kernels.simd import MR, TARGET, itemsize, panel_width
+from fastjac.kernels.simd import LISTED, MR, TARGET, itemsize, panel_width
 
 # The rows of a softmax Jacobian sum to zero: up to this many of them, that of the most probable class
 # comes from the others. It collects their errors, and a row of many is not worth that; without fused
@@ -38,11 +39,7 @@ def _left(dtype, context, layer, step, rows):
     left = step.scalar
     if step.scalar_transposed:
         left = context.left
-        for p in range((step.m + width - 1) // width):
-            for q in range((units + width - 1) // width):
-                k, cols = min(width, units - q * width), min(width, step.m - p * width)
-                source = step.scalar + (p * units + q * width) * row
-                exchange(dtype, source, row, k, cols, left + (q * step.m + p * width) * row, row)
+        exchange_panels(dtype, step.scalar, units, rows, left)
     # The active units of these have slope 1.
     if not (context.finite and (layer.activation == RELU or layer.activation == IDENTITY)):
         for q in range((units + width - 1) // width):
@@ -50,6 +47,50 @@ def _left(dtype, context, layer, step, rows):
             scale(dtype, rows, left + at, context.zeros, 0, layer.slope + q * row, context.left + at)
         left = context.left
     return left
+
+
+@inner
+def _multiply_listed(dtype, context, layer, before, step, rows):
+    """Compute a product of two hidden ReLU layers for their active units only, into panels (n, rows).
+
+    The rows lie in the lanes: vectors along the units would hold active and inactive ones.
+    """
+    size, width = itemsize(dtype), panel_width(dtype)
+    row, panels = width * size, (rows + width - 1) // width
+    columns = step.scalar
+    if not step.scalar_transposed:
+        columns = context.left
+        exchange_panels(dtype, step.scalar, rows, layer.fan_out, columns)
+    if not context.finite:
+        values, slope = (
+            vector(dtype, columns, panels * layer.fan_out * width),
+            vector(dtype, layer.slope, layer.fan_out),
+        )
+        for i in range(values.size):
+            values[i] *= slope[i // width % slope.size]
+    k, units = integers(layer.active, layer.count), integers(context.listed_units, 2 * layer.count)
+    for i in range(k.size):
+        units[2 * i] = k[i] // width * step.n * row + k[i] % width * size
+        units[2 * i + 1] = k[i] * row
+    # The last tile takes the last unit as often as it has rows left.
+    active, offsets = (
+        integers(before.active, before.count),
+        integers(context.listed_rows, before.count + LISTED),
+    )
+    for i in range(offsets.size if active.size else 0):
+        offsets[i] = active[min(i, active.size - 1)] * row
+    for p in range(panels):
+        for i in range(0, active.size, LISTED):
+            listed_tile(
+                dtype,
+                min(width, rows - p * width),
+                k.size,
+                context.listed_units,
+                step.listed,
+                columns + p * layer.fan_out * row,
+                step.out + p * step.n * row,
+                context.listed_rows + 8 * i,
+            )
 
 
 @inner
@@ -160,12 +201,27 @@ def _head_columns(dtype, context, layer, rows, panels):
 
 
 @inner
+def _write_columns(dtype, context, columns, rows, jac):
+    """Write the Jacobian from its columns: the first rows of panels of ``rows`` rows."""
+    width, stride = panel_width(dtype), context.n_inputs * itemsize(dtype)
+    for p in range((context.n_outputs + width - 1) // width):
+        source, cols = columns + p * rows * width * itemsize(dtype), min(width, context.n_outputs - p * width)
+        exchange(
+            dtype, source, width * itemsize(dtype), context.n_inputs, cols, jac + p * width * stride, stride
+        )
+
+
+@inner
 def jacobian(dtype, context, layers, steps, best, jac, more):
     """Multiply the Jacobian out as planned, after `_forward` and `_head`; ``more`` samples follow."""
     size, width = itemsize(dtype), panel_width(dtype)
     row = width * size
     last = layers[context.n_layers - 1]
     n_inputs, n_outputs = context.n_inputs, context.n_outputs
+    if context.carried:
+        _head_columns(dtype, context, last, 1 + n_inputs, context.carried)
+        _write_columns(dtype, context, context.carried + row, 1 + n_inputs, jac)
+        return
     spared = n_outputs
     if context.spares and last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
         spared = best
@@ -184,14 +240,16 @@ def jacobian(dtype, context, layers, steps, best, jac, more):
         _head_rows(dtype, context, last, spared)
     for i in range(context.n_steps):
         step = steps[i]
-        _multiply(dtype, context, layers[step.layer], step, spared, jac, ahead)
+        layer = layers[step.layer]
+        if step.listed:
+            rows = step.m - (spared < step.m)
+            _multiply_listed(dtype, context, layer, layers[step.layer - 1], step, rows)
+        else:
+            _multiply(dtype, context, layer, step, spared, jac, ahead)
         if step.head:
             _head_columns(dtype, context, last, step.m, step.out)
     if context.result:
-        for p in range((n_outputs + width - 1) // width):
-            cols, stride = min(width, n_outputs - p * width), n_inputs * size
-            source = context.result + p * n_inputs * row
-            exchange(dtype, source, row, n_inputs, cols, jac + p * width * stride, stride)
+        _write_columns(dtype, context, context.result, n_inputs, jac)
     elif context.n_steps == 0:
         for p in range((n_inputs + width - 1) // width):
             copy_rows(

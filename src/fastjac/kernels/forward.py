@@ -75,25 +75,90 @@ def _forward(dtype, context, layers, x):
     """Fill every layer's output, slopes and active units for one sample."""
     copy(dtype, x, context.n_inputs, context.x)
     at = context.x
-    broken = False
+    finite = True
     for i in range(context.n_layers):
         layer = layers[i]
         times_w(dtype, context, layers, i, at, layer.a)
         at = layer.a
-        broken |= not add(dtype, vector_bytes(dtype, layer.fan_out) // itemsize(dtype), at, layer.b)
-        a, slope = vector(dtype, at, layer.fan_out), vector(dtype, layer.slope, layer.fan_out)
-        activate(layer.activation, layer.parameter, a, slope)
+        finite &= _activate(dtype, layer)
         if i < context.n_layers - 1:
             _compact(dtype, layer)
     # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
     # no unit may be left out.
-    context.finite = not broken
-    if broken:
+    context.finite = finite
+    if not finite:
         for layer in layers:
             layer.count = layer.fan_out
             active = integers(layer.active, layer.fan_out)
             for i in range(active.size):
                 active[i] = i
+
+
+@inner
+def _carry(dtype, context, layers, x):
+    """Do what `_forward` does, and carry along the tangents of all inputs, each weight read once for all.
+
+    Return whether all pre-activations are finite; where not, nothing is of use.
+    """
+    size, width, rows = itemsize(dtype), panel_width(dtype), 1 + context.n_inputs
+    row = width * size
+    at, following = context.tangents, context.following
+    # Row 0 is x, the others are the identity.
+    values = vector(dtype, at, (context.n_inputs + width - 1) // width * rows * width)
+    values[:] = 0
+    inputs = vector(dtype, x, context.n_inputs)
+    for n in range(inputs.size):
+        p, lane = n // width * rows * width, n % width
+        values[p + lane], values[p + (n + 1) * width + lane] = inputs[n], 1
+    index, count = context.units, context.n_inputs
+    for i in range(context.n_layers):
+        layer = layers[i]
+        whole, tail, panel = layer.fan_out // width, layer.fan_out % width, rows * row
+        for first, panels, cols in ((0, whole, width), (whole, min(tail, 1), tail)):
+            tiles(
+                dtype,
+                rows,
+                cols,
+                panels,
+                count,
+                at,
+                panel,
+                layer.across + first * layer.fan_in * row,
+                layer.fan_in * row,
+                row,
+                index,
+                following + first * panel,
+                panel,
+                0,
+                context.panel_rows,
+                0,
+                0,
+            )
+        for p in range(whole + min(tail, 1)):
+            copy(dtype, following + p * panel, width, layer.a + p * row)
+        at, following = following, at
+        if not _activate(dtype, layer):
+            return False
+        if i < context.n_layers - 1:
+            _compact(dtype, layer)
+            index, count = context.units, layer.fan_out
+            if layers[i + 1].skips:
+                index, count = layer.active, layer.count
+            for p in range((layer.fan_out + width - 1) // width):
+                to = at + p * panel
+                copy(dtype, layer.a + p * row, width, to)
+                scale(dtype, rows - 1, to + row, context.zeros, 0, layer.slope + p * row, to + row)
+    context.carried, context.finite = at, True
+    return True
+
+
+@inner
+def _activate(dtype, layer):
+    """Make a layer's outputs and slopes from the products in ``a``; return whether their sums are finite."""
+    finite = add(dtype, vector_bytes(dtype, layer.fan_out) // itemsize(dtype), layer.a, layer.b)
+    a, slope = vector(dtype, layer.a, layer.fan_out), vector(dtype, layer.slope, layer.fan_out)
+    activate(layer.activation, layer.parameter, a, slope)
+    return finite
 
 
 @inner
@@ -217,19 +282,22 @@ def _take(dtype, context, layers, s):
 
 
 @inner
-def sample(dtype, context, layers, x, number, samples, taken, y):
+def sample(dtype, context, layers, x, number, samples, taken, y, carries):
     """Do the forward pass and the head of sample ``number``, in a block where there is a whole one.
 
+    With ``carries`` it may carry the Jacobian along, and leaves it where `jacobian` looks for it.
     ``taken`` is what the call for the sample before returned, first 0; return the most probable class
     and what to hand to the next call.
     """
     width, size = panel_width(dtype), itemsize(dtype)
     at, to = x + number * context.n_inputs * size, y + number * context.n_outputs * size
+    context.carried = 0
     if context.blocks and number % width == 0:
         taken = samples - number >= width and _forward_block(dtype, context, layers, at, to)
     if taken:
         return _take(dtype, context, layers, number % width), taken
-    _forward(dtype, context, layers, at)
+    if not (carries and context.tangents and _carry(dtype, context, layers, at)):
+        _forward(dtype, context, layers, at)
     return _head(dtype, context, layers[context.n_layers - 1], to), taken
 
 

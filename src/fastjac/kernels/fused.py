@@ -44,7 +44,7 @@ def _value(at, x, y):
         return MISMATCH
     taken = False
     for i in range(samples):
-        _, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y))
+        _, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y), False)
     return OK
 
 
@@ -64,7 +64,7 @@ def _value_and_jacobian(at, x, y, jac):
         return MISMATCH
     taken = False
     for i in range(samples):
-        best, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y))
+        best, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y), True)
         to = address(jac) + i * n_outputs * n_inputs * x.itemsize
         jacobian(x.dtype, context, layers, steps, best, to, samples - i - 1)
     return OK
@@ -86,7 +86,7 @@ def _vjp(at, x, v, y, product):
         return MISMATCH
     taken = False
     for i in range(samples):
-        _, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y))
+        _, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y), False)
         inputs, outputs = i * n_inputs * x.itemsize, i * n_outputs * x.itemsize
         cotangent(x.dtype, context, layers, address(v) + outputs, address(product) + inputs)
     return OK
@@ -108,7 +108,7 @@ def _jvp(at, x, u, y, product):
         return MISMATCH
     taken = False
     for i in range(samples):
-        _, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y))
+        _, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y), False)
         inputs, outputs = i * n_inputs * x.itemsize, i * n_outputs * x.itemsize
         tangent(x.dtype, context, layers, address(u) + inputs, address(product) + outputs)
     return OK

@@ -27,11 +27,13 @@ from fastjac.kernels.simd import (
     emit_dots,
     emit_head,
     emit_largest,
+    emit_listed_tile,
     emit_nonzero,
     emit_scale,
     emit_tile,
     emit_tiles,
     emit_transpose,
+    grain,
     itemsize,
     panel_width,
 )
@@ -104,6 +106,25 @@ def tiles(
         return context.get_dummy_value()
 
     return types.void(dtype, *[types.intp] * 16), codegen
+
+
+@intrinsic
+def listed_tile(
+    typing: Any, dtype: Any, cols: Any, k: Any, units: Any, a: Any, b: Any, c: Any, rows: Any
+) -> Any:
+    """``listed_tile(dtype, cols, k, units, a, b, c, rows)``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        vectors, nbytes = Vectors(builder, context.get_value_type(dtype.dtype), TARGET), grain(TARGET)
+        whole, lanes = TARGET.vector_bytes, nbytes // vectors.size
+        cases = {
+            n: functools.partial(emit_listed_tile, vectors, max(n * nbytes, whole), *args[2:])
+            for n in range(1, NV * whole // nbytes + 1)
+        }
+        _switch(builder, builder.udiv(builder.add(args[1], INT(lanes - 1)), INT(lanes)), cases)
+        return context.get_dummy_value()
+
+    return types.void(dtype, *[types.intp] * 7), codegen
 
 
 @intrinsic

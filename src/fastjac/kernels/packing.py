@@ -29,6 +29,7 @@ LAYER = _record(
     w="i8",  # panels: w.T, or w where `forward`; or w as it is, row-major, where `raw`
     forward="i8",
     rows="i8",  # panels: w for the forward pass of one sample, or 0 where w.T serves
+    across="i8",  # panels: w where tangents are carried along
     skips="i8",  # that reads only the rows of the units before that are active
     raw="i8",
     b="i8",  # vector
@@ -50,8 +51,9 @@ STEP = _record(
     outputs="i8",  # m counts the network's outputs, less the spared one
     vector="i8",  # panels (units, n) of the factor that is read in vectors
     n="i8",
+    listed="i8",  # panels (n, units): w, where inactive units among the n are left out, or 0
     head="i8",  # it is the last layer's w: the head multiplies the product's columns
-    out="i8",  # panels (m, n), or 0 for the Jacobian itself
+    out="i8",  # panels (m, n) or, where listed, (n, m); 0 for the Jacobian itself
 )
 CONTEXT = _record(
     n_inputs="i8",
@@ -79,6 +81,8 @@ CONTEXT = _record(
     mean="i8",  # vector: what is subtracted from the rows
     cotangent="i8",  # two vectors of the widest layer
     tangent="i8",
+    listed_rows="i8",  # int64: byte offsets of active units' rows
+    listed_units="i8",  # int64: two byte offsets for each active unit
     panel_rows="i8",  # int64: byte offsets of the rows of a panel
     jac_rows="i8",  # int64: byte offsets of the rows of the Jacobian that are computed
     scaled="i8",  # panels: the last layer's w.T multiplied by the head
@@ -88,6 +92,9 @@ CONTEXT = _record(
     spares="i8",  # the products from the last layer's w.T on keep one row for each output
     panel="i8",  # a panel of a raw w.T
     edge="i8",  # one tile: where columns past the end go
+    tangents="i8",  # panels (1 + N, units): a layer's output and its tangents, or 0 where not carried along
+    following="i8",  # the same for the next layer
+    carried="i8",  # which of them holds the last layer's, or 0
     result="i8",  # panels (N, M): the Jacobian transposed, where that is how the last step makes it
 )
 
@@ -149,6 +156,29 @@ def _spine(root: Product, transposed: dict[Product, bool]) -> list[Product]:
     return spine
 
 
+def listing_pays(rows: int, w: Array) -> bool:
+    """Return whether a product with ``w`` is faster made for active units only, with its rows in the lanes.
+
+    It is where half of the units are active, if few lanes stay empty and there are many units for each
+    number that is transposed. The limit is where both ways took equally long.
+    """
+    half = simd.grain(simd.TARGET) // w.itemsize
+    lanes = max(-(-rows // half) * half, simd.TARGET.vector_bytes // w.itemsize)
+    return bool(lanes / rows <= 1.6 - 64 / min(w.shape))
+
+
+def carrying_pays(sizes: tuple[int, ...], itemsize: int) -> bool:
+    """Return whether the forward pass is faster if it carries along the tangents of all N inputs.
+
+    It takes 1 + N multiply-adds for each weight then, but reads the weights once, which takes as long as
+    about two multiply-adds where they come from the second cache. The limits are where both ways took
+    equally long.
+    """
+    n_inputs, *hidden, n_outputs = sizes
+    size = sum(a * b for a, b in pairwise(hidden)) * itemsize
+    return size >= 1 << 16 and n_inputs < simd.MR and n_inputs <= max(2 + (size >= 1 << 19), n_outputs)
+
+
 class Packed:
     """A network's weights in the layout that its plan reads, shared by all threads.
 
@@ -183,6 +213,19 @@ class Packed:
             if ((self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width)
             and not (self.forward[i] or raw)
         }
+        carries = not raw and carrying_pays(plan.sizes, layers[0].w.itemsize)
+        self.across = [
+            self.weights[i] if self.forward[i] else self.rows.get(i, pack_panels(layer.w))
+            for i, layer in enumerate(layers)
+            if carries
+        ]
+        self.listed = {product for product in self.spine[1:] if self._is_listed(product)}
+
+    def _is_listed(self, product: Product) -> bool:
+        """Return whether to make a product for active units only: of ``w`` between hidden ReLU layers."""
+        i = product.contracted
+        relus = product.first == i in self.rows and self.skips[i] and self.skips[i + 1]
+        return relus and listing_pays(product.rows, self.layers[i].w)
 
 
 class Context:
@@ -215,6 +258,7 @@ class Context:
                 record["rows"] = record["w"]
             elif i in packed.rows:
                 record["rows"] = packed.rows[i].ctypes.data
+            record["across"] = packed.across[i].ctypes.data if packed.across else 0
             record["skips"] = packed.skips[i]
             record["b"] = self._vector(layer.b.size)
             self._owned[-1][: layer.b.size] = layer.b
@@ -252,6 +296,8 @@ class Context:
         record["shares"] = record["all_shares"] = self._vector(width * padded(n_outputs, self._dtype))
         for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = self._vector(widest)
+        record["listed_rows"] = self._integers(np.zeros(widest + simd.LISTED))
+        record["listed_units"] = self._integers(np.zeros(2 * widest))
         record["panel_rows"] = self._integers(np.arange(widest) * width * self._dtype.itemsize)
         record["jac_rows"] = self._integers(np.zeros(n_outputs))
         record["scaled"] = self._scaled
@@ -259,10 +305,14 @@ class Context:
         record["ones"] = self._vector(width)
         self._owned[-1][:] = 1
         units = [padded(plan.sizes[step["layer"] + 1], self._dtype) for step in self._steps]
-        record["left"] = self._vector(max((self._steps["m"] * units).tolist(), default=0))
+        lefts = [size * padded(step["m"], self._dtype) for step, size in zip(self._steps, units, strict=True)]
+        record["left"] = self._vector(max(lefts, default=0))
         record["spares"] = len(packed.spine) > 0
         record["panel"] = self._vector(plan.sizes[1] * width if packed.raw else 0)
         record["edge"] = self._vector((simd.MR + 1) * width)
+        if packed.across:
+            room = (1 + n_inputs) * padded(widest, self._dtype)
+            record["tangents"], record["following"] = self._vector(room), self._vector(room)
         record["result"] = stored.get(plan.root, 0)
         self.address = int(context.ctypes.data)
 
@@ -288,10 +338,14 @@ class Context:
         m, n = (product.cols, product.rows) if transposed else (product.rows, product.cols)
         record["m"], record["n"] = m, n
         record["scalar"] = self._operand(scalar, stored)
-        record["scalar_transposed"] = self._packed.transposed[scalar] != transposed
+        listed = self._packed.listed
+        record["scalar_transposed"] = scalar in listed or self._packed.transposed[scalar] != transposed
         record["outputs"] = product in self._packed.spine
         record["vector"] = self._operand(vector, stored)
         record["head"] = transposed and vector.first == last
+        if product in listed:
+            record["listed"] = self._packed.rows[product.contracted].ctypes.data
+            m, n = n, m
         if transposed or product is not self._packed.plan.root:
             record["out"] = stored[product] = self._vector(m * padded(n, self._dtype))
 

@@ -112,3 +112,14 @@ def exchange(dtype, source, stride, rows, cols, out, out_stride):
             c = min(j, cols - side)
             to = out + c * out_stride + r * size
             transpose(dtype, side, source + r * stride + c * size, stride, to, out_stride)
+
+
+@inner
+def exchange_panels(dtype, source, rows, cols, out):
+    """Write a panel matrix (rows, cols) transposed into panels (cols, rows)."""
+    width = panel_width(dtype)
+    row = width * itemsize(dtype)
+    for p in range((cols + width - 1) // width):
+        for q in range((rows + width - 1) // width):
+            at, to = source + (p * rows + q * width) * row, out + (q * cols + p * width) * row
+            exchange(dtype, at, row, min(width, rows - q * width), min(width, cols - p * width), to, row)

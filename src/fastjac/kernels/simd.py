@@ -12,6 +12,8 @@ apart, at any address, its panels ``b_panel``. It writes as much of each row of 
 table, ``c_panel`` bytes further for each panel, and asks for the lines ``ahead`` bytes further. Where
 ``rest`` is not 0 it also writes the row ``rest = before - sum of the rows``, with what it holds, if ``more``,
 for ``before``, else 0.
+`listed_tile` does so for one panel and `LISTED` rows at the byte offsets ``rows`` in A and in C; for each k
+``units`` holds its byte offsets in A and in B.
 `long_row` is a tile of one row and 1 to `LONG` vectors, which follow each other in B.
 `dots` computes the products of 1 to `DOTS` rows of a panel matrix with a padded vector, and writes whole
 vectors, zeros behind the last: what reads them next gets them from the store buffer.
@@ -81,9 +83,15 @@ def most_dots(target: Target) -> int:
     return max(8, target.vector_bytes // 4)
 
 
+def listed_rows(target: Target) -> int:
+    """Return the rows of a listed tile, which keeps the address of each in a register."""
+    return 2 * most_rows(target) // 3
+
+
 TARGET = _numba_target()
 MR = most_rows(TARGET)
 DOTS = most_dots(TARGET)
+LISTED = listed_rows(TARGET)
 
 
 def itemsize(dtype: np.dtype[Any]) -> int:
@@ -94,6 +102,11 @@ def itemsize(dtype: np.dtype[Any]) -> int:
 def panel_width(dtype: np.dtype[Any]) -> int:
     """Return NR, the elements in one row of a panel, also in compiled code."""
     return NV * TARGET.vector_bytes // dtype.itemsize
+
+
+def grain(target: Target) -> int:
+    """Return the bytes of the narrowest vector that may be multiplied faster than a wider one."""
+    return min(32, target.vector_bytes)
 
 
 class Vectors:
@@ -108,6 +121,12 @@ class Vectors:
         self.type = ir.VectorType(element, self.lanes)
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
         self.module = builder.module
+
+    def covering(self, nbytes: int) -> list[Vectors]:
+        """Return what emits ``nbytes`` as whole vectors and, where less than one is left, a narrower one."""
+        whole, left = divmod(nbytes, self.target.vector_bytes)
+        narrow = Vectors(self.builder, self.element, self.target._replace(vector_bytes=left))
+        return [self] * whole + [narrow] * (left > 0)
 
     def at(self, address: ir.Value, offset: ir.Value | int, kind: ir.Type) -> ir.Value:
         """Return the pointer to a ``kind`` that is ``offset`` bytes past the integer ``address``."""
@@ -309,6 +328,39 @@ def emit_tile(
     if chains > 1:
         _, acc = run(position, 1, acc)
     return acc
+
+
+def emit_listed_tile(
+    vectors: Vectors,
+    nbytes: int,
+    k: ir.Value,
+    units: ir.Value,
+    a: ir.Value,
+    b: ir.Value,
+    c: ir.Value,
+    rows: ir.Value,
+) -> None:
+    """Emit the tile of listed rows, ``nbytes`` wide; see the top of this file."""
+    builder, parts = vectors.builder, list(enumerate(vectors.covering(nbytes)))
+    width = vectors.target.vector_bytes
+    numbers = range(listed_rows(vectors.target))
+    offsets = [builder.load(vectors.at(rows, 8 * r, INT), align=8) for r in numbers]
+    a_rows = [builder.add(a, offset) for offset in offsets]
+    loop = Loop(builder, INT(0), k, 1, [part.zero for _ in offsets for _, part in parts])
+    unit = builder.add(units, builder.mul(loop.i, INT(16)))
+    a_unit, b_unit = (builder.load(vectors.at(unit, at, INT), align=8) for at in (0, 8))
+    b_row, acc = builder.add(b, b_unit), iter(loop.values)
+    b_vectors = [part.load(b_row, j * width) for j, part in parts]
+    values = [
+        part.multiply_add(part.broadcast(a_row, a_unit), b_vectors[j], next(acc))
+        for a_row in a_rows
+        for j, part in parts
+    ]
+    loop.close(values)
+    acc = iter(loop.values)
+    for offset in offsets:
+        for j, part in parts:
+            part.store(next(acc), builder.add(c, offset), j * width)
 
 
 def emit_dots(
