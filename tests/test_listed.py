@@ -70,3 +70,15 @@ def test_a_batch_and_what_follows_nan_are_right(widths, head, dtype):
     for i in range(len(x)):
         if not near_corner(net, x[i]):
             assert_right(net, x[i], y[i], jac[i])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_units_that_an_infinite_bias_turns_off_leave_the_others_right(widths, dtype):
+    weights = Case(widths, head="identity", dtype=dtype).weights()
+    for _, b in weights[:-1]:
+        b[::3] = -np.inf
+    net, x = Network(weights, head="identity"), Case(widths, dtype=dtype).x()
+    y, jac = net.value_and_jacobian(x)
+    assert np.isfinite(jac).all()
+    assert_right(net, x, y, jac)
