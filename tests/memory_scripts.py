@@ -52,10 +52,10 @@ def calls(net, x, v, u, at):
 
 def guard(at, dtype, batch):
     """Run all methods with every array, the network's own included, next to inaccessible pages."""
-    from fastjac.kernels import packing
+    from fastjac.kernels import context, packing
 
     packing.aligned_zeros = lambda size, dtype: guarded(max(size, 1), dtype, at, 64)
-    packing.Context._integers = lambda self, values: int(
+    context.Context._integers = lambda self, values: int(
         self._keep(guarded_copy(values.astype(np.int64), at)).ctypes.data
     )
     rng = np.random.default_rng(0)
@@ -145,7 +145,7 @@ def loop(dtype):
     from numba.core.runtime import rtsys
 
     from fastjac.kernels import fused
-    from fastjac.kernels.packing import Context
+    from fastjac.kernels.context import Context
 
     case = Case((20, 32, 5), dtype=np.dtype(dtype).type)
     net, x = case.network(), case.x()

@@ -10,7 +10,7 @@ import pytest
 from oracles import DTYPES, Case
 
 from fastjac.kernels import entry
-from fastjac.kernels.packing import Contexts
+from fastjac.kernels.context import Contexts
 
 N, H, M = 5, 7, 3
 NAMES = ("value", "value_and_jacobian", "vjp", "jvp")

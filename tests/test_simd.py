@@ -7,7 +7,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from fastjac.kernels import simd
+from fastjac.kernels import lanes, simd, tiles
 
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
@@ -54,7 +54,7 @@ def tile_loop(name, element, rows, width=simd.NV):
     def emit(vectors, panels, k, a, a_panel, b, b_panel, *others):
         # As in a network: the rows of B are as far apart as those of a panel.
         b_stride = simd.INT(simd.NV * vectors.target.vector_bytes)
-        simd.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:7])
+        tiles.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:7])
 
     return inner_loop(name, element, emit)
 
@@ -88,7 +88,7 @@ def test_every_listed_tile_multiplies_in_registers(name, element):
     for nbytes in range(target.vector_bytes, simd.NV * target.vector_bytes + 1, simd.grain(target)):
 
         def emit(vectors, *others, nbytes=nbytes):
-            simd.emit_listed_tile(vectors, nbytes, *others[:6])
+            tiles.emit_listed_tile(vectors, nbytes, *others[:6])
 
         loop = inner_loop(name, element, emit)
         products = sum(bool(re.search(multiply_add, line)) for line in loop)
@@ -115,16 +115,16 @@ def test_dots_of_any_number_of_rows_add_up_in_registers(name, element):
 
 
 def emit_dots(rows, vectors, *others):
-    simd.emit_dots(vectors, rows, *others[:5])
+    tiles.emit_dots(vectors, rows, *others[:5])
 
 
 SMALL = {
-    "add": lambda vectors, *others: vectors.builder.zext(simd.emit_add(vectors, *others[:3]), simd.INT),
-    "divide": lambda vectors, *others: simd.emit_divide(
+    "add": lambda vectors, *others: vectors.builder.zext(lanes.emit_add(vectors, *others[:3]), simd.INT),
+    "divide": lambda vectors, *others: lanes.emit_divide(
         vectors, *others[:2], vectors.builder.load(vectors.at(others[2], 0, vectors.element)), others[3]
     ),
-    "head": lambda vectors, *others: simd.emit_head(vectors, *others[:10]),
-    "largest": lambda vectors, *others: simd.emit_largest(vectors, *others[:2])[0],
+    "head": lambda vectors, *others: lanes.emit_head(vectors, *others[:10]),
+    "largest": lambda vectors, *others: lanes.emit_largest(vectors, *others[:2])[0],
 }
 
 
@@ -141,7 +141,7 @@ def test_what_a_head_is_made_of_calls_nothing(name, element, emit):
 @pytest.mark.parametrize("element", ELEMENTS)
 @pytest.mark.parametrize("name", TARGETS)
 def test_active_units_are_listed_in_vectors(name, element):
-    code = assembly(name, element, lambda vectors, *others: simd.emit_nonzero(vectors, *others[:3]))
+    code = assembly(name, element, lambda vectors, *others: lanes.emit_nonzero(vectors, *others[:3]))
     assert not re.search(r"\b(call|bl)\b", code)
     if name == "avx512":
         assert re.search(r"vpcompressq\s.*%zmm", code)

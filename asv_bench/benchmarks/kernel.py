@@ -3,7 +3,7 @@
 import threading
 
 from fastjac.kernels import fused, peak
-from fastjac.kernels.packing import Context
+from fastjac.kernels.context import Context
 
 from .common import DTYPES, SHAPES, check, random_network, results
 

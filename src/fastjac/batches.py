@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastjac import threads
 from fastjac.arguments import as_outputs, as_samples
+from fastjac.kernels.context import Contexts
 from fastjac.kernels.entry import Functions
-from fastjac.kernels.packing import Contexts, Packed
+from fastjac.kernels.packing import Packed
 
 if TYPE_CHECKING:
     from fastjac.network import Network

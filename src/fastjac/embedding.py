@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from fastjac.kernels import calling
 from fastjac.kernels.calling import BUSY, CLOSED, value_and_jacobian
+from fastjac.kernels.context import Context
 from fastjac.kernels.fused import MISMATCH, OK
-from fastjac.kernels.packing import Context, Packed
+from fastjac.kernels.packing import Packed
 
 __all__ = ["BUSY", "CLOSED", "MISMATCH", "OK", "CFunction", "handle", "value_and_jacobian"]
 

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastjac.arguments import as_outputs, as_samples
 from fastjac.kernels import fused
-from fastjac.kernels.packing import Context, Packed
+from fastjac.kernels.context import Context
+from fastjac.kernels.packing import Packed
 from fastjac.layers import Activation, Layer, as_layers
 from fastjac.network import Network
 from fastjac.plan import Plan

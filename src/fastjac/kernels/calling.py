@@ -167,7 +167,7 @@ def routine_address(name: str, dtype: np.dtype[Any]) -> int:
 def fill(
     record: NDArray[np.int64], dtype: np.dtype[Any], n_inputs: int, n_outputs: int, context: int
 ) -> None:
-    """Make ``record`` (FIELDS,) that of a network whose `packing.Context` is at the address ``context``."""
+    """Make ``record`` (FIELDS,) that of a network whose `context.Context` is at the address ``context``."""
     fields = {
         LAYOUT_AT: LAYOUT,
         SELF: record.ctypes.data,

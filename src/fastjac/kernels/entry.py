@@ -23,7 +23,7 @@ from numba.core.registry import cpu_target
 
 from fastjac.kernels import calling, fused
 from fastjac.kernels.compiling import File
-from fastjac.kernels.packing import CONTEXT, Contexts
+from fastjac.kernels.context import CONTEXT, Contexts
 from fastjac.kernels.simd import BYTE_POINTER, INT
 
 # Routine -> the shapes of its arrays for one sample, and how many of them are only read.

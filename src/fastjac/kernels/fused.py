@@ -13,9 +13,9 @@ from numba import carray, from_dtype, types
 
 from fastjac.kernels.backward import cotangent, jacobian, tangent
 from fastjac.kernels.compiling import compiled
+from fastjac.kernels.context import CONTEXT, LAYER, STEP
 from fastjac.kernels.forward import sample
 from fastjac.kernels.intrinsics import address, pointer
-from fastjac.kernels.packing import CONTEXT, LAYER, STEP
 from fastjac.kernels.panels import copy, exchange, inner
 from fastjac.kernels.simd import panel_width
 

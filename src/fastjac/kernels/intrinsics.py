@@ -1,4 +1,4 @@
-"""The tile and its kin as functions of compiled code; see `simd` for what each does."""
+"""The tile and its kin as functions of compiled code; see `tiles` and `lanes` for what each does."""
 
 # numba's decorators are not typed.
 # mypy: disable-error-code="untyped-decorator"
@@ -14,6 +14,15 @@ from numba import types
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 
+from fastjac.kernels.lanes import (
+    emit_add,
+    emit_divide,
+    emit_head,
+    emit_largest,
+    emit_nonzero,
+    emit_scale,
+    emit_transpose,
+)
 from fastjac.kernels.simd import (
     DOTS,
     INT,
@@ -22,20 +31,15 @@ from fastjac.kernels.simd import (
     NV,
     TARGET,
     Vectors,
-    emit_add,
-    emit_divide,
-    emit_dots,
-    emit_head,
-    emit_largest,
-    emit_listed_tile,
-    emit_nonzero,
-    emit_scale,
-    emit_tile,
-    emit_tiles,
-    emit_transpose,
     grain,
     itemsize,
     panel_width,
+)
+from fastjac.kernels.tiles import (
+    emit_dots,
+    emit_listed_tile,
+    emit_tile,
+    emit_tiles,
 )
 
 

@@ -1,6 +1,6 @@
 """A network as an object file: the routine's machine code, the packed weights, and two C functions.
 
-The caller gives the memory to work in. `init` makes a `packing.Context` of it: an *image* of one, laid out
+The caller gives the memory to work in. `init` makes a `context.Context` of it: an *image* of one, laid out
 in one block, whose addresses become those of the block and of the weights.
 """
 
@@ -27,7 +27,8 @@ from fastjac.kernels.calling import (
     emit_status,
     routine_type,
 )
-from fastjac.kernels.packing import ALIGNMENT, Context, Packed
+from fastjac.kernels.context import Context
+from fastjac.kernels.packing import ALIGNMENT, Packed
 from fastjac.kernels.simd import BYTE_POINTER, INT
 
 UNPREPARED = 4

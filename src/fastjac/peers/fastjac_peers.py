@@ -6,7 +6,7 @@ from typing import Any
 
 from fastjac.jacobian import value_and_jacobian
 from fastjac.kernels import fused, peak
-from fastjac.kernels.packing import Context
+from fastjac.kernels.context import Context
 from fastjac.network import Network
 from fastjac.peers.problem import Call, NotApplicableError, Problem
 
