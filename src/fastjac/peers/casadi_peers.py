@@ -51,7 +51,7 @@ def symbolic(problem: Problem) -> Call:
     for layer in problem.layers:
         z = ca.mtimes(ca.DM(layer.w.T), a) + ca.DM(layer.b)
         a = _VALUES[layer.activation.name](z, layer.activation.parameter)
-    function = ca.Function("value_and_jacobian", [x], [a, ca.densify(ca.jacobian(a, x))])
+    function: Any = ca.Function("value_and_jacobian", [x], [a, ca.densify(ca.jacobian(a, x))])
 
     values: Any = np.array(problem.x)
     y: Any = np.zeros(problem.sizes[-1])
