@@ -46,8 +46,8 @@ class Network(Owner):
 
     Notes
     -----
-    A network is immutable, hashed by identity, and safe to share between threads: each thread that
-    calls it works in memory of its own.
+    A network is immutable, hashed by identity, and safe to share between threads: calls that run
+    at the same time work in memory of their own.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The compiled routines: forward, head and backward over packed weights and one thread's context."""
+"""The compiled routines: forward, head and backward over packed weights and one call's context."""
 
 # Compiled code carries no annotations: numba's types come from the arguments.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
