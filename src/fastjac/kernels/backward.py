@@ -62,10 +62,8 @@ def _multiply_listed(dtype, context, layer, before, step, rows):
         columns = context.left
         exchange_panels(dtype, step.scalar, rows, layer.fan_out, columns)
     if not context.finite:
-        values, slope = (
-            vector(dtype, columns, panels * layer.fan_out * width),
-            vector(dtype, layer.slope, layer.fan_out),
-        )
+        values = vector(dtype, columns, panels * layer.fan_out * width)
+        slope = vector(dtype, layer.slope, layer.fan_out)
         for i in range(values.size):
             values[i] *= slope[i // width % slope.size]
     k, units = integers(layer.active, layer.count), integers(context.listed_units, 2 * layer.count)
@@ -73,10 +71,8 @@ def _multiply_listed(dtype, context, layer, before, step, rows):
         units[2 * i] = k[i] // width * step.n * row + k[i] % width * size
         units[2 * i + 1] = k[i] * row
     # The last tile takes the last unit as often as it has rows left.
-    active, offsets = (
-        integers(before.active, before.count),
-        integers(context.listed_rows, before.count + LISTED),
-    )
+    active = integers(before.active, before.count)
+    offsets = integers(context.listed_rows, before.count + LISTED)
     for i in range(offsets.size if active.size else 0):
         offsets[i] = active[min(i, active.size - 1)] * row
     for p in range(panels):
