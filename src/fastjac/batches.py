@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastjac import threads
 from fastjac.arguments import as_outputs, as_samples
 from fastjac.kernels.context import Contexts
-from fastjac.kernels.entry import Functions
+from fastjac.kernels.entry import NAMES, Functions
 from fastjac.kernels.packing import Packed
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ def sample_costs(packed: Packed) -> tuple[int, int]:
     return passes, passes + packed.plan.multiply_adds
 
 
+def _terms(cost: int) -> tuple[int, bool]:
+    """Return the most samples of one call, and whether one sample's lets other threads run."""
+    return max(LONGEST // cost, group_of(cost)), cost > HELD
+
+
 class Calls(Functions):
     """Calls a network's routines on any number of samples.
 
@@ -56,15 +61,11 @@ class Calls(Functions):
     """
 
     def __init__(self, packed: Packed) -> None:
-        super().__init__(packed.layers[0].w.dtype, Contexts(packed))
+        self.costs = sample_costs(packed)
+        terms = {name: _terms(self.costs[name == "value_and_jacobian"]) for name in NAMES}
+        super().__init__(packed.layers[0].w.dtype, Contexts(packed), terms)
         n_inputs, n_outputs = self.contexts.sizes
         self.sizes = {"x": n_inputs, "u": n_inputs, "v": n_outputs}
-        self.costs = sample_costs(packed)
-
-    def terms(self, name: str) -> tuple[int, bool]:
-        """Return the most samples of one call, and whether one sample's lets other threads run."""
-        cost = self.costs[name == "value_and_jacobian"]
-        return max(LONGEST // cost, group_of(cost)), cost > HELD
 
     def run(
         self,

@@ -199,11 +199,12 @@ def _head_columns(dtype, context, layer, rows, panels):
 @inner
 def _write_columns(dtype, context, columns, rows, jac):
     """Write the Jacobian from its columns: the first rows of panels of ``rows`` rows."""
-    width, stride = panel_width(dtype), context.n_inputs * itemsize(dtype)
+    size, width = itemsize(dtype), panel_width(dtype)
+    row, stride = width * size, context.n_inputs * size
     for p in range((context.n_outputs + width - 1) // width):
-        source, cols = columns + p * rows * width * itemsize(dtype), min(width, context.n_outputs - p * width)
+        cols = min(width, context.n_outputs - p * width)
         exchange(
-            dtype, source, width * itemsize(dtype), context.n_inputs, cols, jac + p * width * stride, stride
+            dtype, columns + p * rows * row, row, context.n_inputs, cols, jac + p * width * stride, stride
         )
 
 

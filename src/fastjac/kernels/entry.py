@@ -13,7 +13,7 @@ import ctypes
 import functools
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,23 +118,24 @@ class Functions:
         Of the network.
     contexts : Contexts
         Of the network.
+    terms : mapping of str to (int, bool)
+        ``most`` and ``releases`` of each routine; see `bound`.
     """
 
-    __slots__ = (*NAMES, "contexts", "dtype")
+    __slots__ = (*NAMES, "contexts", "dtype", "terms")
 
-    def __init__(self, dtype: np.dtype[Any], contexts: Contexts) -> None:
+    def __init__(
+        self, dtype: np.dtype[Any], contexts: Contexts, terms: Mapping[str, tuple[int, bool]]
+    ) -> None:
         self.dtype = dtype
         self.contexts = contexts
-
-    def terms(self, name: str) -> tuple[int, bool]:
-        """Return ``most`` and ``releases`` of a routine; see `bound`."""
-        raise NotImplementedError
+        self.terms = terms
 
     def call(self, name: str, *arguments: Any) -> bool:
         """Call a routine with its inputs and, in a tuple, its outputs; return whether they fit."""
         function = getattr(self, name, None)
         if function is None:
-            function = bound(name, self.dtype, self.contexts, *self.terms(name))
+            function = bound(name, self.dtype, self.contexts, *self.terms[name])
             setattr(self, name, function)
         while (fits := function(*arguments)) is None:
             self.contexts.add()
