@@ -19,7 +19,8 @@ from llvmlite import binding, ir
 from numba.core.compiler_lock import global_compiler_lock
 
 from fastjac.kernels import entry
-from fastjac.kernels.simd import BYTE_POINTER, INT
+from fastjac.kernels.entry import INT32
+from fastjac.kernels.simd import BYTE_POINTER, INT, Loop
 
 # The methods that take ``out=(...)``.
 _NAMES = ("value_and_jacobian", "vjp", "jvp")
@@ -115,8 +116,9 @@ def _emit(module: ir.Module, name: str) -> None:
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
         return builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments)
 
-    def read(base: ir.Value, offset: int, kind: ir.Type = BYTE_POINTER) -> ir.Value:
-        place = builder.gep(base, [INT(offset)], source_etype=ir.IntType(8))
+    def read(base: ir.Value, offset: ir.Value | int, kind: ir.Type = BYTE_POINTER) -> ir.Value:
+        offset = INT(offset) if isinstance(offset, int) else offset
+        place = builder.gep(base, [offset], source_etype=ir.IntType(8))
         return builder.load(builder.bitcast(place, kind.as_pointer()))
 
     def go_on(condition: ir.Value) -> None:
@@ -137,7 +139,8 @@ def _emit(module: ir.Module, name: str) -> None:
     builder.position_at_end(common)
     routine = read(read(owner, _SLOTS), _slot(name))
     go_on(builder.icmp_unsigned("!=", routine, null))
-    fits = call("PyObject_Vectorcall", BYTE_POINTER, routine, arguments, INT(n_read + 1), null)
+    # Of Python's ways to call with arguments in a row the one that 3.10 exports too: names come as a dict.
+    fits = call("PyObject_VectorcallDict", BYTE_POINTER, routine, arguments, INT(n_read + 1), null)
     with builder.if_then(builder.icmp_unsigned("==", fits, null), likely=False):
         builder.ret(null)  # Python's stack is too deep.
     call("Py_DecRef", ir.VoidType(), fits)
@@ -147,8 +150,17 @@ def _emit(module: ir.Module, name: str) -> None:
     builder.ret(outputs)
     builder.position_at_end(slow)
     method = call("PyMethod_New", BYTE_POINTER, external(_symbol(name) + _SLOW), owner)
-    with builder.if_then(builder.icmp_unsigned("==", method, null), likely=False):
+    named = call("PyDict_New", BYTE_POINTER)
+    made = [builder.icmp_unsigned("!=", value, null) for value in (method, named)]
+    with builder.if_then(builder.not_(builder.and_(*made)), likely=False):
         builder.ret(null)
-    result = call("PyObject_Vectorcall", BYTE_POINTER, method, arguments, count, names)
+    with builder.if_then(builder.icmp_unsigned("!=", names, null)):
+        loop = Loop(builder, INT(0), read(names, entry.LENGTH, INT), 1, [])
+        key = read(names, builder.add(builder.mul(loop.i, INT(8)), INT(entry.ITEMS)))
+        value = read(arguments, builder.mul(builder.add(loop.i, count), INT(8)))
+        call("PyDict_SetItem", INT32, named, key, value)
+        loop.close([])
+    result = call("PyObject_VectorcallDict", BYTE_POINTER, method, arguments, count, named)
+    call("Py_DecRef", ir.VoidType(), named)
     call("Py_DecRef", ir.VoidType(), method)
     builder.ret(result)
