@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import DTYPES, Case, assert_right, cases, near_corner
+from oracles import DTYPES, Case, assert_a_batch_is_right_after_nan, assert_right, cases
 from test_accuracy import assert_accurate
 from test_nonfinite import assert_as_reference, places, poisoned
 
@@ -63,13 +63,7 @@ def test_none_one_or_all_units_active(active, widths, dtype):
 @pytest.mark.parametrize("head", ["softmax", "identity"])
 @pytest.mark.parametrize("widths", WIDTHS)
 def test_a_batch_and_what_follows_nan_are_right(widths, head, dtype):
-    net = Case(widths, head=head, dtype=dtype).network()
-    x = np.random.default_rng(1).standard_normal((37, widths[0])).astype(dtype)
-    net.value_and_jacobian(np.full(widths[0], np.nan))
-    y, jac = net.value_and_jacobian(x)
-    for i in range(len(x)):
-        if not near_corner(net, x[i]):
-            assert_right(net, x[i], y[i], jac[i])
+    assert_a_batch_is_right_after_nan(Case(widths, head=head, dtype=dtype).network())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

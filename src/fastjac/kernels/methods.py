@@ -5,18 +5,17 @@ A method written in Python that does nothing but hand its arguments on costs as 
 """
 
 # llvmlite and numba are not typed.
-# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import inspect
 import sys
+import threading
 from typing import Any
 
 from llvmlite import binding, ir
-from numba.core.compiler_lock import global_compiler_lock
 
 from fastjac.kernels import entry
 from fastjac.kernels.entry import INT32
@@ -40,13 +39,22 @@ class Owner:
     _functions: entry.Functions
 
 
-@global_compiler_lock  # A second thread would take the new methods for those in Python.
-@functools.cache
+_lock = threading.Lock()
+_replaced: list[type[Owner]] = []
+
+
 def replace(owner: type[Owner]) -> None:
     """Replace a class's methods by ones that call these only where theirs is not the common case.
 
     That is ``method(*inputs, out=outputs)``, where there is a function already and it returns True.
     """
+    with _lock:  # A second thread would take the new methods for those in Python.
+        if owner not in _replaced:
+            _replace(owner)
+            _replaced.append(owner)
+
+
+def _replace(owner: type[Owner]) -> None:
     entry.check_layout()
     _check_slots()
     binding.add_symbol(_OUT, id(sys.intern("out")))
@@ -79,9 +87,8 @@ def _documentation(method: Any) -> bytes:
     signature = inspect.signature(method)
     parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     bare = str(signature.replace(parameters=parameters, return_annotation=signature.empty))
-    return (
-        f"{method.__name__}{bare.replace('self', '$self', 1)}\n--\n\n{inspect.getdoc(method) or ''}".encode()
-    )
+    first = f"{method.__name__}{bare.replace('self', '$self', 1)}"
+    return f"{first}\n--\n\n{inspect.getdoc(method) or ''}".encode()
 
 
 def _slot(name: str) -> int:
