@@ -102,41 +102,39 @@ def _carry(dtype, context, layers, x):
     """
     size, width, rows = itemsize(dtype), panel_width(dtype), 1 + context.n_inputs
     row = width * size
+    panel = rows * row
     at, following = context.tangents, context.following
-    # Row 0 is x, the others are the identity.
-    values = vector(dtype, at, (context.n_inputs + width - 1) // width * rows * width)
-    values[:] = 0
-    inputs = vector(dtype, x, context.n_inputs)
-    for n in range(inputs.size):
-        p, lane = n // width * rows * width, n % width
-        values[p + lane], values[p + (n + 1) * width + lane] = inputs[n], 1
     index, count = context.units, context.n_inputs
+    copy(dtype, x, context.n_inputs, context.x)
     for i in range(context.n_layers):
         layer = layers[i]
-        whole, tail, panel = layer.fan_out // width, layer.fan_out % width, rows * row
-        for first, panels, cols in ((0, whole, width), (whole, min(tail, 1), tail)):
-            tiles(
-                dtype,
-                rows,
-                cols,
-                panels,
-                count,
-                at,
-                panel,
-                layer.across + first * layer.fan_in * row,
-                layer.fan_in * row,
-                row,
-                index,
-                following + first * panel,
-                panel,
-                0,
-                context.panel_rows,
-                0,
-                0,
-            )
-        for p in range(whole + min(tail, 1)):
-            copy(dtype, following + p * panel, width, layer.a + p * row)
-        at, following = following, at
+        if i == 0:
+            times_w(dtype, context, layers, i, context.x, layer.a)
+        else:
+            whole, tail = layer.fan_out // width, layer.fan_out % width
+            for first, panels, cols in ((0, whole, width), (whole, min(tail, 1), tail)):
+                tiles(
+                    dtype,
+                    rows,
+                    cols,
+                    panels,
+                    count,
+                    at,
+                    panel,
+                    layer.across + first * layer.fan_in * row,
+                    layer.fan_in * row,
+                    row,
+                    index,
+                    following + first * panel,
+                    panel,
+                    0,
+                    context.panel_rows,
+                    0,
+                    0,
+                )
+            at, following = following, at
+            for p in range(whole + min(tail, 1)):
+                copy(dtype, at + p * panel, width, layer.a + p * row)
         if not _activate(dtype, layer):
             return False
         if i < context.n_layers - 1:
@@ -146,8 +144,10 @@ def _carry(dtype, context, layers, x):
                 index, count = layer.active, layer.count
             for p in range((layer.fan_out + width - 1) // width):
                 to = at + p * panel
+                # The first layer's sums have w itself for tangents.
+                sums = to + row if i else layer.across + p * layer.fan_in * row
                 copy(dtype, layer.a + p * row, width, to)
-                scale(dtype, rows - 1, to + row, context.zeros, 0, layer.slope + p * row, to + row)
+                scale(dtype, rows - 1, sums, context.zeros, 0, layer.slope + p * row, to + row)
     context.carried, context.finite = at, True
     return True
 

@@ -175,8 +175,10 @@ def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: A
 
 
 @intrinsic
-def transpose(typing: Any, dtype: Any, side: Any, source: Any, stride: Any, out: Any, out_stride: Any) -> Any:
-    """``transpose(dtype, side, source, stride, out, out_stride)``."""
+def transpose(
+    typing: Any, dtype: Any, side: Any, cols: Any, source: Any, stride: Any, out: Any, out_stride: Any
+) -> Any:
+    """``transpose(dtype, side, cols, source, stride, out, out_stride)``."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
@@ -189,7 +191,7 @@ def transpose(typing: Any, dtype: Any, side: Any, source: Any, stride: Any, out:
         _switch(builder, args[1], cases)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 5), codegen
+    return types.void(dtype, *[types.intp] * 6), codegen
 
 
 @intrinsic

@@ -1,7 +1,8 @@
 """Operations on whole vectors, on the rows of a panel and on squares, as LLVM instructions.
 
-`transpose` writes a square of ``side`` rows and columns exchanged; rows are ``stride`` and ``out_stride``
-bytes apart. The side is a power of two up to the elements of a vector.
+`transpose` writes ``side`` rows of at least as many columns exchanged, square by square; rows are ``stride``
+and ``out_stride`` bytes apart. The side is a power of two up to the elements of a vector, and the last square
+overlaps the one before it.
 `scale` computes ``out = (row - mean) * gain`` for the rows of a panel, with one mean for each row, ``step``
 bytes from the one before, and a row of gains.
 `head` multiplies the rows of a panel of the last layer's weights by the head: row m becomes
@@ -26,10 +27,15 @@ from fastjac.kernels.tiles import emit_tile
 
 
 def emit_transpose(
-    vectors: Vectors, source: ir.Value, stride: ir.Value, out: ir.Value, out_stride: ir.Value
+    vectors: Vectors, cols: ir.Value, source: ir.Value, stride: ir.Value, out: ir.Value, out_stride: ir.Value
 ) -> None:
-    """Emit the transposition of a square of vectors; see the top of this file."""
+    """Emit the transposition of some rows; see the top of this file."""
     builder, lanes = vectors.builder, vectors.lanes
+    loop = Loop(builder, INT(0), builder.add(cols, INT(lanes - 1)), lanes, [])
+    last = builder.sub(cols, INT(lanes))
+    first = builder.select(builder.icmp_signed("<", loop.i, last), loop.i, last)
+    source = builder.add(source, builder.mul(first, INT(vectors.size)))
+    out = builder.add(out, builder.mul(first, out_stride))
     rows = [vectors.load(builder.add(source, builder.mul(stride, INT(i))), 0) for i in range(lanes)]
     # Bit by bit, swap that of the row's number with that of the lane's.
     for bit in (1 << shift for shift in range(lanes.bit_length() - 1)):
@@ -44,6 +50,7 @@ def emit_transpose(
                 )
     for i, row in enumerate(rows):
         vectors.store(row, builder.add(out, builder.mul(out_stride, INT(i))), 0)
+    loop.close([])
 
 
 def emit_scale(

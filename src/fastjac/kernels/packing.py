@@ -85,16 +85,21 @@ def listing_pays(rows: int, w: Array) -> bool:
     return bool(lanes / rows <= 1.6 - 64 / min(w.shape))
 
 
-def carrying_pays(sizes: tuple[int, ...], itemsize: int) -> bool:
+def carrying_pays(plan: Plan, itemsize: int) -> bool:
     """Return whether the forward pass is faster if it carries along the tangents of all N inputs.
 
-    It takes 1 + N multiply-adds for each weight then, but reads the weights once, which takes as long as
-    about two multiply-adds where they come from the second cache. The limits are where both ways took
-    equally long.
+    It takes 1 + N multiply-adds for each weight behind the first layer then, but reads the weights once,
+    which takes as long as about two multiply-adds where they come from the second cache. So it pays where
+    the tangents would be computed in that order anyway, and where it does not need many more multiply-adds
+    for weights that do not stay in the first cache; the limits are where both ways took equally long.
     """
-    n_inputs, *hidden, n_outputs = sizes
+    n_inputs, *hidden, n_outputs = plan.sizes
+    if not hidden or n_inputs >= simd.MR:
+        return False
+    if n_inputs < n_outputs and plan.multiply_adds == plan.forward_multiply_adds:
+        return True
     size = sum(a * b for a, b in pairwise(hidden)) * itemsize
-    return size >= 1 << 16 and n_inputs < simd.MR and n_inputs <= max(2 + (size >= 1 << 19), n_outputs)
+    return size >= 1 << 16 and n_inputs <= max(2 + (size >= 1 << 19), n_outputs)
 
 
 class Packed:
@@ -131,7 +136,7 @@ class Packed:
             if ((self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width)
             and not (self.forward[i] or raw)
         }
-        carries = not raw and carrying_pays(plan.sizes, layers[0].w.itemsize)
+        carries = not raw and carrying_pays(plan, layers[0].w.itemsize)
         self.across = [
             self.weights[i] if self.forward[i] else self.rows.get(i, pack_panels(layer.w))
             for i, layer in enumerate(layers)

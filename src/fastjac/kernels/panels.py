@@ -107,11 +107,10 @@ def exchange(dtype, source, stride, rows, cols, out, out_stride):
     while side > min(rows, cols):
         side //= 2
     for i in range(0, rows, side):
-        r = min(i, rows - side)  # The last square overlaps the one before it.
-        for j in range(0, cols, side):
-            c = min(j, cols - side)
-            to = out + c * out_stride + r * size
-            transpose(dtype, side, source + r * stride + c * size, stride, to, out_stride)
+        while side // 2 >= rows - i:
+            side //= 2
+        r = min(i, rows - side)  # The last row of squares overlaps the one before it.
+        transpose(dtype, side, cols, source + r * stride, stride, out + r * size, out_stride)
 
 
 @inner
