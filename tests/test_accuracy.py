@@ -107,6 +107,38 @@ def test_scales_from_uniform_to_saturated(widths, head, scale, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head", ["softmax", "log_softmax"])
+@pytest.mark.parametrize(
+    "widths",
+    [
+        (500, 100, 10),
+        (100, 300, 40),
+        # The head multiplies columns: behind the forward pass, behind the last product, in the middle.
+        (3, 40, 30),
+        (20, 50, 60),
+        (60, 50, 4, 50, 60),
+    ],
+)
+def test_nothing_cancels_for_the_most_probable_class(widths, head, dtype):
+    """Its row is as small as the other classes' share, and so is its error, alone as in a batch."""
+    case = Case(widths, "relu", head, dtype)
+    weights, best = case.weights(), widths[-1] // 2
+    weights[-1][1][best] += 20
+    X = np.random.default_rng(1).standard_normal((33, widths[0])).astype(dtype)
+    net, logits = Network(weights, "relu", head), Network(weights, "relu", "identity")
+    batch = net.value_and_jacobian(X)[1]
+    for x, blocked in zip(X, batch, strict=True):
+        y, true = exact.value_and_jacobian(net, x)
+        s = np.exp(y) if head == "log_softmax" else y
+        z, of_logits = logits.value_and_jacobian(x)
+        rest = np.delete(s, best).sum()
+        assert rest < 1e-3
+        allowed = 8 * np.finfo(dtype).eps * rest * (1 + np.max(np.abs(z))) * np.max(np.abs(of_logits))
+        for jac in (net.value_and_jacobian(x)[1], blocked):
+            assert np.max(np.abs(jac - true)[best]) <= allowed
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("active", [0, 1, 2, 100])
 @pytest.mark.parametrize("outputs", [2, 10])
 def test_few_active_units(outputs, active, dtype):

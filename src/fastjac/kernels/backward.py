@@ -181,36 +181,56 @@ def _head_rows(dtype, context, layer, spared):
 
 
 @inner
-def _head_columns(dtype, context, layer, rows, panels):
-    """Multiply the columns of a panel matrix (rows, M), a transposed Jacobian, by the head."""
-    size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
+def _column_means(dtype, context, layer, rows, panels):
+    """Fill ``extra`` and ``mean`` for the head times panels (rows, M), a transposed Jacobian."""
+    size, width, pivot = itemsize(dtype), panel_width(dtype), context.pivot
     extra, mean = vector(dtype, context.extra, rows), vector(dtype, context.mean, rows)
-    values = vector(dtype, panels, (cols + width - 1) // width * rows * width)
-    gain = vector(dtype, context.gain, cols)
-    pivot = context.pivot
-    at_pivot = pivot // width * rows * width + pivot % width
     if layer.activation >= SOFTMAX:
-        rows_times(dtype, rows, cols, panels, context.shares, context.extra)
+        rows_times(dtype, rows, layer.fan_out, panels, context.shares, context.extra)
+    base = vector(dtype, panels + pivot // width * rows * width * size, rows * width)
     for n in range(rows):
-        mean[n] = (values[at_pivot + n * width] if pivot >= 0 else 0) - extra[n]
-    for p in range((cols + width - 1) // width):
-        at = panels + p * rows * width * size
-        scale(dtype, rows, at, context.mean, size, context.gain + p * width * size, at)
-    if pivot >= 0:
-        for n in range(rows):
-            values[at_pivot + n * width] = gain[pivot] * extra[n]
+        mean[n] = (base[n * width + pivot % width] if pivot >= 0 else 0) - extra[n]
 
 
 @inner
-def _write_columns(dtype, context, columns, rows, jac):
-    """Write the Jacobian from its columns: the first rows of panels of ``rows`` rows."""
+def _head_columns(dtype, context, layer, rows, panels):
+    """Multiply the columns of a panel matrix (rows, M), a transposed Jacobian, by the head."""
     size, width = itemsize(dtype), panel_width(dtype)
-    row, stride = width * size, context.n_inputs * size
-    for p in range((context.n_outputs + width - 1) // width):
-        cols = min(width, context.n_outputs - p * width)
+    _column_means(dtype, context, layer, rows, panels)
+    for p in range((layer.fan_out + width - 1) // width):
+        at = panels + p * rows * width * size
+        scale(dtype, rows, at, context.mean, size, context.gain + p * width * size, at)
+    if context.pivot >= 0:
+        pivot, extra = context.pivot, vector(dtype, context.extra, rows)
+        values = vector(dtype, panels + pivot // width * rows * width * size, rows * width)
+        for n in range(rows):
+            values[n * width + pivot % width] = vector(dtype, context.gain, pivot + 1)[pivot] * extra[n]
+
+
+@inner
+def _write_columns(dtype, context, layer, rows, panels, jac):
+    """Write the Jacobian, multiplied by the head, from its columns: the last N rows of panels (rows, M)."""
+    size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
+    row, stride, n_inputs = width * size, context.n_inputs * size, context.n_inputs
+    skipped = rows - n_inputs
+    _column_means(dtype, context, layer, rows, panels)
+    for p in range((cols + width - 1) // width):
         exchange(
-            dtype, columns + p * rows * row, row, context.n_inputs, cols, jac + p * width * stride, stride
+            dtype,
+            panels + (p * rows + skipped) * row,
+            row,
+            n_inputs,
+            min(width, cols - p * width),
+            jac + p * width * stride,
+            stride,
+            context.mean + skipped * size,
+            context.gain + p * row,
         )
+    if context.pivot >= 0:
+        pivot, extra = context.pivot, vector(dtype, context.extra + skipped * size, n_inputs)
+        values = vector(dtype, jac + pivot * stride, n_inputs)
+        for n in range(n_inputs):
+            values[n] = vector(dtype, context.gain, pivot + 1)[pivot] * extra[n]
 
 
 @inner
@@ -221,8 +241,7 @@ def jacobian(dtype, context, layers, steps, best, jac, more):
     last = layers[context.n_layers - 1]
     n_inputs, n_outputs = context.n_inputs, context.n_outputs
     if context.carried:
-        _head_columns(dtype, context, last, 1 + n_inputs, context.carried)
-        _write_columns(dtype, context, context.carried + row, 1 + n_inputs, jac)
+        _write_columns(dtype, context, last, 1 + n_inputs, context.carried, jac)
         return
     spared = n_outputs
     if context.spares and last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
@@ -251,7 +270,7 @@ def jacobian(dtype, context, layers, steps, best, jac, more):
         if step.head:
             _head_columns(dtype, context, last, step.m, step.out)
     if context.result:
-        _write_columns(dtype, context, context.result, n_inputs, jac)
+        _write_columns(dtype, context, last, n_inputs, context.result, jac)
     elif context.n_steps == 0:
         for p in range((n_inputs + width - 1) // width):
             copy_rows(

@@ -50,7 +50,7 @@ STEP = _record(
     vector="i8",  # panels (units, n) of the factor that is read in vectors
     n="i8",
     listed="i8",  # panels (n, units): w, where inactive units among the n are left out, or 0
-    head="i8",  # it is the last layer's w: the head multiplies the product's columns
+    head="i8",  # that is the last layer's w, and the head multiplies the product's columns
     out="i8",  # panels (m, n) or, where listed, (n, m); 0 for the Jacobian itself
 )
 CONTEXT = _record(
@@ -93,7 +93,7 @@ CONTEXT = _record(
     tangents="i8",  # panels (1 + N, units): a layer's output and its tangents, or 0 where not carried along
     following="i8",  # the same for the next layer
     carried="i8",  # which of them holds the last layer's, or 0
-    result="i8",  # panels (N, M): the Jacobian transposed, where that is how the last step makes it
+    result="i8",  # panels (N, M): the Jacobian transposed, before the head, where the last step makes it so
 )
 
 
@@ -220,11 +220,12 @@ class Context:
         record["scalar_transposed"] = scalar in listed or self._packed.transposed[scalar] != transposed
         record["outputs"] = product in self._packed.spine
         record["vector"] = self._operand(vector, stored)
-        record["head"] = transposed and vector.first == last
+        root = self._packed.plan.root
+        record["head"] = vector.first == last and transposed and not self._packed.transposed[root]
         if product in listed:
             record["listed"] = self._packed.rows[product.contracted].ctypes.data
             m, n = n, m
-        if transposed or product is not self._packed.plan.root:
+        if transposed or product is not root:
             record["out"] = stored[product] = self._vector(m * packing.padded(n, self._dtype))
 
     def _operand(self, product: Product, stored: dict[Product, int]) -> int:

@@ -174,11 +174,8 @@ def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: A
     return types.void(dtype, rows, *[types.intp] * 5), codegen
 
 
-@intrinsic
-def transpose(
-    typing: Any, dtype: Any, side: Any, cols: Any, source: Any, stride: Any, out: Any, out_stride: Any
-) -> Any:
-    """``transpose(dtype, side, cols, source, stride, out, out_stride)``."""
+def _transpose(dtype: Any, others: int) -> tuple[Any, Any]:
+    """Return what an intrinsic of a side and ``others`` arguments of `emit_transpose` consists of."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
@@ -191,7 +188,32 @@ def transpose(
         _switch(builder, args[1], cases)
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 6), codegen
+    return types.void(dtype, types.intp, *[types.intp] * others), codegen
+
+
+@intrinsic
+def transpose(
+    typing: Any, dtype: Any, side: Any, cols: Any, source: Any, stride: Any, out: Any, out_stride: Any
+) -> Any:
+    """``transpose(dtype, side, cols, source, stride, out, out_stride)``."""
+    return _transpose(dtype, 5)
+
+
+@intrinsic
+def transpose_scaled(
+    typing: Any,
+    dtype: Any,
+    side: Any,
+    cols: Any,
+    source: Any,
+    stride: Any,
+    out: Any,
+    out_stride: Any,
+    mean: Any,
+    gain: Any,
+) -> Any:
+    """``transpose_scaled(dtype, side, cols, source, stride, out, out_stride, mean, gain)``."""
+    return _transpose(dtype, 7)
 
 
 @intrinsic

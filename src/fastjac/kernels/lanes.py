@@ -2,7 +2,8 @@
 
 `transpose` writes ``side`` rows of at least as many columns exchanged, square by square; rows are ``stride``
 and ``out_stride`` bytes apart. The side is a power of two up to the elements of a vector, and the last square
-overlaps the one before it.
+overlaps the one before it. `transpose_scaled` writes ``(row - mean) * gain`` so, with one mean for each row
+and a row of gains.
 `scale` computes ``out = (row - mean) * gain`` for the rows of a panel, with one mean for each row, ``step``
 bytes from the one before, and a row of gains.
 `head` multiplies the rows of a panel of the last layer's weights by the head: row m becomes
@@ -27,16 +28,27 @@ from fastjac.kernels.tiles import emit_tile
 
 
 def emit_transpose(
-    vectors: Vectors, cols: ir.Value, source: ir.Value, stride: ir.Value, out: ir.Value, out_stride: ir.Value
+    vectors: Vectors,
+    cols: ir.Value,
+    source: ir.Value,
+    stride: ir.Value,
+    out: ir.Value,
+    out_stride: ir.Value,
+    mean: ir.Value | None = None,
+    gain: ir.Value | None = None,
 ) -> None:
-    """Emit the transposition of some rows; see the top of this file."""
+    """Emit the transposition of some rows, scaled where there is a gain; see the top of this file."""
     builder, lanes = vectors.builder, vectors.lanes
+    lows = [] if mean is None else [vectors.broadcast(mean, i * vectors.size) for i in range(lanes)]
     loop = Loop(builder, INT(0), builder.add(cols, INT(lanes - 1)), lanes, [])
     last = builder.sub(cols, INT(lanes))
     first = builder.select(builder.icmp_signed("<", loop.i, last), loop.i, last)
     source = builder.add(source, builder.mul(first, INT(vectors.size)))
     out = builder.add(out, builder.mul(first, out_stride))
     rows = [vectors.load(builder.add(source, builder.mul(stride, INT(i))), 0) for i in range(lanes)]
+    if gain is not None:
+        factor = vectors.load(gain, builder.mul(first, INT(vectors.size)))
+        rows = [builder.fmul(builder.fsub(row, low), factor) for row, low in zip(rows, lows, strict=True)]
     # Bit by bit, swap that of the row's number with that of the lane's.
     for bit in (1 << shift for shift in range(lanes.bit_length() - 1)):
         for i in range(lanes):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit
 
-from fastjac.kernels.intrinsics import dots, long_row, pointer, transpose
+from fastjac.kernels.intrinsics import dots, long_row, pointer, transpose, transpose_scaled
 from fastjac.kernels.simd import DOTS, MR, NV, itemsize, panel_width
 
 inner = njit(nogil=True, error_model="numpy")
@@ -101,8 +101,11 @@ def copy_rows(dtype, edge, rows, cols, out, offsets):
 
 
 @inner
-def exchange(dtype, source, stride, rows, cols, out, out_stride):
-    """Write a (rows, cols) matrix transposed; rows are ``stride`` and ``out_stride`` bytes apart."""
+def exchange(dtype, source, stride, rows, cols, out, out_stride, mean=0, gain=0):
+    """Write a (rows, cols) matrix transposed; rows are ``stride`` and ``out_stride`` bytes apart.
+
+    With a vector ``gain``, write ``(row - mean) * gain`` so, with one mean for each row.
+    """
     size, side = itemsize(dtype), panel_width(dtype) // NV
     while side > min(rows, cols):
         side //= 2
@@ -110,7 +113,11 @@ def exchange(dtype, source, stride, rows, cols, out, out_stride):
         while side // 2 >= rows - i:
             side //= 2
         r = min(i, rows - side)  # The last row of squares overlaps the one before it.
-        transpose(dtype, side, cols, source + r * stride, stride, out + r * size, out_stride)
+        at, to = source + r * stride, out + r * size
+        if gain:
+            transpose_scaled(dtype, side, cols, at, stride, to, out_stride, mean + r * size, gain)
+        else:
+            transpose(dtype, side, cols, at, stride, to, out_stride)
 
 
 @inner
