@@ -66,7 +66,7 @@ def passes(
     head: str = "softmax",
     batch: int = 1,
 ) -> tuple[Pass, ...]:
-    """Return the forward and the backward pass of ``batch`` inputs at this machine's limit, or both in one.
+    """Return the passes over the weights that ``batch`` inputs take at this machine's limit.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def passes(
       rows under softmax or log_softmax; the read of the weights it needs; and the write of ``jac`` to
       the smallest level that holds it.
 
-    With several hidden layers and few inputs, one pass that carries their tangents along is faster: it
-    takes one multiply-add more for each of them and each weight, and one read of the weights.
+    With few inputs, carrying their tangents along is faster: after a forward pass of the first layer, whose
+    weights are its tangents, the other layers take 1 + N multiply-adds for each weight, and one read of it.
 
     Elementwise work (activations, scaling rows, the spared row) and the call are not counted: they make
     the true limit a little higher.
@@ -107,6 +107,8 @@ def passes(
     forward_macs = sum(a * b for a, b in zip(inputs, sizes[1:], strict=True))
     backward_macs = Plan((*inputs, sizes[-1] - spared)).multiply_adds  # type: ignore[arg-type]
     backward_weights = sum(a * b for a, b in zip(inputs, (*active, sizes[-1]), strict=True))
+    if sizes[-1] == spared:
+        backward_weights = 0  # The only row is zero.
 
     weights = sum((a + 1) * b for a, b in itertools.pairwise(sizes)) * dtype.itemsize
     home = machine.level(weights)
@@ -122,8 +124,16 @@ def passes(
 
     separate = part("forward", forward_macs, forward_read, 0), part("backward", backward_macs, read, write)
     ways: list[tuple[Pass, ...]] = [separate]
-    if len(sizes) > 3:
-        ways.append((part("both", (1 + sizes[0]) * forward_macs, forward_read, write),))
+    if len(sizes) > 2:
+        first = sizes[0] * sizes[1]
+        others = forward_macs - first
+        others_read = (others + sizes[0] * active[0]) * dtype.itemsize / home.read
+        ways.append(
+            (
+                part("first layer", first, first * dtype.itemsize / home.read, 0),
+                part("other layers", (1 + sizes[0]) * others, others_read, write),
+            )
+        )
     return min(ways, key=lambda parts: sum(each.seconds for each in parts))
 
 

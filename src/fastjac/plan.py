@@ -65,9 +65,9 @@ class Plan:
     diagonal ``D`` holds the slopes of the activations). The cheapest bracketing is found by dynamic
     programming in ``O(L**3)`` (Cormen et al., Introduction to Algorithms, section 14.2; Griewank and
     Walther, Evaluating Derivatives, chapter 9 on Jacobian accumulation). Inactive units save the same
-    share of every product, so the sizes alone decide. Where inputs are few and hidden layers wide, a
-    `Network` carries their tangents along with the forward pass of a single input, in the order
-    ``W_L' (... (W_2' W_1'))`` whatever is the cheapest: so it reads the weights once.
+    share of every product, so the sizes alone decide. Where inputs are few, and fewer than outputs or
+    hidden layers wide, a `Network` carries their tangents along with the forward pass of a single input:
+    in the order ``W_L' (... (W_2' W_1'))``, even if it is not quite the cheapest, it reads the weights once.
 
     Attributes
     ----------
