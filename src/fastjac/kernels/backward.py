@@ -200,11 +200,12 @@ def _head_columns(dtype, context, layer, rows, panels):
     for p in range((layer.fan_out + width - 1) // width):
         at = panels + p * rows * width * size
         scale(dtype, rows, at, context.mean, size, context.gain + p * width * size, at)
-    if context.pivot >= 0:
-        pivot, extra = context.pivot, vector(dtype, context.extra, rows)
+    pivot = context.pivot
+    if pivot >= 0:
+        gain, extra = vector(dtype, context.gain, layer.fan_out), vector(dtype, context.extra, rows)
         values = vector(dtype, panels + pivot // width * rows * width * size, rows * width)
         for n in range(rows):
-            values[n * width + pivot % width] = vector(dtype, context.gain, pivot + 1)[pivot] * extra[n]
+            values[n * width + pivot % width] = gain[pivot] * extra[n]
 
 
 @inner
@@ -226,11 +227,12 @@ def _write_columns(dtype, context, layer, rows, panels, jac):
             context.mean + skipped * size,
             context.gain + p * row,
         )
-    if context.pivot >= 0:
-        pivot, extra = context.pivot, vector(dtype, context.extra + skipped * size, n_inputs)
+    pivot = context.pivot
+    if pivot >= 0:
+        gain, extra = vector(dtype, context.gain, cols), vector(dtype, context.extra, rows)
         values = vector(dtype, jac + pivot * stride, n_inputs)
         for n in range(n_inputs):
-            values[n] = vector(dtype, context.gain, pivot + 1)[pivot] * extra[n]
+            values[n] = gain[pivot] * extra[skipped + n]
 
 
 @inner
