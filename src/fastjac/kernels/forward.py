@@ -55,15 +55,22 @@ def _times_raw(dtype, context, layer, x, out):
 
 
 @inner
+def _units_before(context, layers, number):
+    """Return the list and the count of the units before a layer that its forward pass reads."""
+    layer = layers[number]
+    if layer.skips:
+        return layers[number - 1].active, layers[number - 1].count
+    return context.units, layer.fan_in
+
+
+@inner
 def times_w(dtype, context, layers, number, x, out):
     """Write ``x @ w`` (padded fan_out,) of a layer, with what the layer before it gives for ``x``."""
     layer = layers[number]
     if layer.raw:
         _times_raw(dtype, context, layer, x, out)
     elif layer.rows:
-        index, count = context.units, layer.fan_in
-        if layer.skips:
-            index, count = layers[number - 1].active, layers[number - 1].count
+        index, count = _units_before(context, layers, number)
         times_rows(dtype, layer.fan_in, layer.fan_out, layer.rows, x, index, count, out)
         clear_tail(dtype, out, layer.fan_out)
     else:
@@ -104,13 +111,13 @@ def _carry(dtype, context, layers, x):
     row = width * size
     panel = rows * row
     at, following = context.tangents, context.following
-    index, count = context.units, context.n_inputs
     copy(dtype, x, context.n_inputs, context.x)
     for i in range(context.n_layers):
         layer = layers[i]
         if i == 0:
             times_w(dtype, context, layers, i, context.x, layer.a)
         else:
+            index, count = _units_before(context, layers, i)
             whole, tail = layer.fan_out // width, layer.fan_out % width
             for first, panels, cols in ((0, whole, width), (whole, min(tail, 1), tail)):
                 tiles(
@@ -139,9 +146,6 @@ def _carry(dtype, context, layers, x):
             return False
         if i < context.n_layers - 1:
             _compact(dtype, layer)
-            index, count = context.units, layer.fan_out
-            if layers[i + 1].skips:
-                index, count = layer.active, layer.count
             for p in range((layer.fan_out + width - 1) // width):
                 to = at + p * panel
                 # The first layer's sums have w itself for tangents.
