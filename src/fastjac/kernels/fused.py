@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numba import carray, from_dtype, types
 
-from fastjac.kernels.backward import cotangent, jacobian, tangent
+from fastjac.kernels.backward import jacobian
 from fastjac.kernels.compiling import compiled
 from fastjac.kernels.context import CONTEXT, LAYER, STEP
 from fastjac.kernels.forward import sample
 from fastjac.kernels.intrinsics import address, pointer
 from fastjac.kernels.panels import copy, exchange, inner
+from fastjac.kernels.products import cotangent, tangent
 from fastjac.kernels.simd import panel_width
 
 OK, MISMATCH = 0, 1
