@@ -201,6 +201,19 @@ def check_layout() -> None:
         raise RuntimeError(f"Python {sys.version} lays tuples out in a way that fastjac does not know")
 
 
+def emit_read(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value | int, kind: ir.Type = INT) -> ir.Value:
+    """Emit the reading of a ``kind`` that is ``offset`` bytes past a pointer."""
+    offset = INT(offset) if isinstance(offset, int) else offset
+    place = builder.gep(base, [offset], source_etype=ir.IntType(8))
+    return builder.load(builder.bitcast(place, kind.as_pointer()))
+
+
+def emit_call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
+    """Emit a call of a function of the interpreter."""
+    module, kind = builder.module, ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments)
+
+
 def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     """Emit ``PyObject *function(PyObject *table, PyObject *const *arguments, Py_ssize_t count)``."""
     shapes, n_read = SHAPES[name]
@@ -209,9 +222,7 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     builder = ir.IRBuilder(function.append_basic_block())
     refuse = function.append_basic_block("refuse")
 
-    def read(base: ir.Value, offset: int, kind: ir.Type = INT) -> ir.Value:
-        place = builder.gep(base, [INT(offset)], source_etype=ir.IntType(8))
-        return builder.load(builder.bitcast(place, kind.as_pointer()))
+    read, call = functools.partial(emit_read, builder), functools.partial(emit_call, builder)
 
     def write(base: ir.Value, offset: int, value: ir.Value) -> None:
         place = builder.gep(base, [INT(offset)], source_etype=ir.IntType(8))
@@ -253,11 +264,6 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
         for axis, length in enumerate(shape):
             require(read(lengths_at, 8 * axis), lengths[length])
         pointers.append(read(array, _FIELDS.data, BYTE_POINTER))
-
-    def call(name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
-        kind = ir.FunctionType(result, [argument.type for argument in arguments])
-        known = module.globals.get(name) or ir.Function(module, kind, name)
-        return builder.call(known, arguments)
 
     # The first context that is free. Who holds the interpreter's lock may read and write which are.
     assert CONTEXT.fields is not None

@@ -10,6 +10,7 @@ A method written in Python that does nothing but hand its arguments on costs as 
 from __future__ import annotations
 
 import ctypes
+import functools
 import inspect
 import sys
 import threading
@@ -113,20 +114,13 @@ def _emit(module: ir.Module, name: str) -> None:
     function = ir.Function(module, kind, _symbol(name))
     builder = ir.IRBuilder(function.append_basic_block())
     slow = function.append_basic_block("slow")
+    read = functools.partial(entry.emit_read, builder, kind=BYTE_POINTER)
+    call = functools.partial(entry.emit_call, builder)
     null = BYTE_POINTER(None)
     _, n_read = entry.SHAPES[name]
 
     def external(name: str) -> ir.Value:
         return module.globals.get(name) or ir.GlobalVariable(module, ir.IntType(8), name)
-
-    def call(name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
-        kind = ir.FunctionType(result, [argument.type for argument in arguments])
-        return builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments)
-
-    def read(base: ir.Value, offset: ir.Value | int, kind: ir.Type = BYTE_POINTER) -> ir.Value:
-        offset = INT(offset) if isinstance(offset, int) else offset
-        place = builder.gep(base, [offset], source_etype=ir.IntType(8))
-        return builder.load(builder.bitcast(place, kind.as_pointer()))
 
     def go_on(condition: ir.Value) -> None:
         following = function.append_basic_block()
@@ -140,7 +134,7 @@ def _emit(module: ir.Module, name: str) -> None:
     builder.cbranch(builder.icmp_signed("==", count, INT(n_read + 1)), common, slow)
     builder.position_at_end(keyword)
     go_on(builder.icmp_signed("==", count, INT(n_read)))
-    go_on(builder.icmp_signed("==", read(names, entry.LENGTH, INT), INT(1)))
+    go_on(builder.icmp_signed("==", read(names, entry.LENGTH, kind=INT), INT(1)))
     go_on(builder.icmp_unsigned("==", read(names, entry.ITEMS), external(_OUT)))
     builder.branch(common)
     builder.position_at_end(common)
@@ -162,7 +156,7 @@ def _emit(module: ir.Module, name: str) -> None:
     with builder.if_then(builder.not_(builder.and_(*made)), likely=False):
         builder.ret(null)
     with builder.if_then(builder.icmp_unsigned("!=", names, null)):
-        loop = Loop(builder, INT(0), read(names, entry.LENGTH, INT), 1, [])
+        loop = Loop(builder, INT(0), read(names, entry.LENGTH, kind=INT), 1, [])
         key = read(names, builder.add(builder.mul(loop.i, INT(8)), INT(entry.ITEMS)))
         value = read(arguments, builder.mul(builder.add(loop.i, count), INT(8)))
         call("PyDict_SetItem", INT32, named, key, value)
