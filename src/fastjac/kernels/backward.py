@@ -44,7 +44,7 @@ def _left(dtype, context, layer, step, rows):
     if not (context.finite and (layer.activation == RELU or layer.activation == IDENTITY)):
         for q in range((units + width - 1) // width):
             at = q * rows * row
-            scale(dtype, rows, left + at, context.zeros, 0, layer.slope + q * row, context.left + at)
+            scale(dtype, rows, width, left + at, context.zeros, 0, layer.slope + q * row, context.left + at)
         left = context.left
     return left
 
@@ -196,7 +196,8 @@ def _head_columns(dtype, context, layer, rows, panels):
     _column_means(dtype, context, layer, rows, panels)
     for p in range((layer.fan_out + width - 1) // width):
         at = panels + p * rows * width * size
-        scale(dtype, rows, at, context.mean, size, context.gain + p * width * size, at)
+        cols = min(width, layer.fan_out - p * width)
+        scale(dtype, rows, cols, at, context.mean, size, context.gain + p * width * size, at)
     pivot = context.pivot
     if pivot >= 0:
         gain, extra = vector(dtype, context.gain, layer.fan_out), vector(dtype, context.extra, rows)

@@ -92,7 +92,8 @@ CONTEXT = _record(
     edge="i8",  # one tile: where columns past the end go
     tangents="i8",  # panels (1 + N, units): a layer's output and its tangents, or 0 where not carried along
     following="i8",  # the same for the next layer
-    carried="i8",  # which of them holds the last layer's, or 0
+    outcome="i8",  # the same for the last layer
+    carried="i8",  # that, or 0 where nothing was carried along
     result="i8",  # panels (N, M): the Jacobian transposed, before the head, where the last step makes it so
 )
 
@@ -189,6 +190,7 @@ class Context:
         if packed.across:
             room = (1 + n_inputs) * packing.padded(widest, self._dtype)
             record["tangents"], record["following"] = self._vector(room), self._vector(room)
+            record["outcome"] = self._vector((1 + n_inputs) * packing.padded(n_outputs, self._dtype))
         record["result"] = stored.get(plan.root, 0)
         self.address = int(context.ctypes.data)
 

@@ -111,6 +111,7 @@ def _carry(dtype, context, layers, x):
     row = width * size
     panel = rows * row
     at, following = context.tangents, context.following
+    last = context.n_layers - 1
     copy(dtype, x, context.n_inputs, context.x)
     for i in range(context.n_layers):
         layer = layers[i]
@@ -118,6 +119,9 @@ def _carry(dtype, context, layers, x):
             times_w(dtype, context, layers, i, context.x, layer.a)
         else:
             index, count = _units_before(context, layers, i)
+            # Wider layers have written behind the columns of a narrower one, and the head reads zeros there.
+            if i == last:
+                following = context.outcome
             whole, tail = layer.fan_out // width, layer.fan_out % width
             for first, panels, cols in ((0, whole, width), (whole, min(tail, 1), tail)):
                 tiles(
@@ -141,17 +145,17 @@ def _carry(dtype, context, layers, x):
                 )
             at, following = following, at
             for p in range(whole + min(tail, 1)):
-                copy(dtype, at + p * panel, width, layer.a + p * row)
+                copy(dtype, at + p * panel, min(width, layer.fan_out - p * width), layer.a + p * row)
         if not _activate(dtype, layer):
             return False
-        if i < context.n_layers - 1:
+        if i < last:
             _compact(dtype, layer)
             for p in range((layer.fan_out + width - 1) // width):
                 to = at + p * panel
                 # The first layer's sums have w itself for tangents.
                 sums = to + row if i else layer.across + p * layer.fan_in * row
                 copy(dtype, layer.a + p * row, width, to)
-                scale(dtype, rows - 1, sums, context.zeros, 0, layer.slope + p * row, to + row)
+                scale(dtype, rows - 1, width, sums, context.zeros, 0, layer.slope + p * row, to + row)
     context.carried, context.finite = at, True
     return True
 
@@ -211,7 +215,7 @@ def _forward_block(dtype, context, layers, x, y):
                 0,
             )
         at = layer.block_a
-        scale(dtype, rows, at, layer.minus_b, size, context.ones, at)
+        scale(dtype, rows, width, at, layer.minus_b, size, context.ones, at)
         a = vector(dtype, at, rows * width)
         if not all_finite(a):
             return False

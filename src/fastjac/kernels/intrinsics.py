@@ -217,14 +217,16 @@ def transpose_scaled(
 
 
 @intrinsic
-def scale(typing: Any, dtype: Any, rows: Any, panel: Any, mean: Any, step: Any, gain: Any, out: Any) -> Any:
-    """``scale(dtype, rows, panel, mean, step, gain, out)``."""
+def scale(
+    typing: Any, dtype: Any, rows: Any, cols: Any, panel: Any, mean: Any, step: Any, gain: Any, out: Any
+) -> Any:
+    """``scale(dtype, rows, cols, panel, mean, step, gain, out)``."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         emit_scale(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
         return context.get_dummy_value()
 
-    return types.void(dtype, *[types.intp] * 6), codegen
+    return types.void(dtype, *[types.intp] * 7), codegen
 
 
 @intrinsic

@@ -5,7 +5,8 @@ and ``out_stride`` bytes apart. The side is a power of two up to the elements of
 overlaps the one before it. `transpose_scaled` writes ``(row - mean) * gain`` so, with one mean for each row
 and a row of gains.
 `scale` computes ``out = (row - mean) * gain`` for the rows of a panel, with one mean for each row, ``step``
-bytes from the one before, and a row of gains.
+bytes from the one before, and a row of gains. It writes the vectors that hold the first ``cols`` columns: a
+mean that is NaN would make the zeros behind them NaN for good.
 `head` multiplies the rows of a panel of the last layer's weights by the head: row m becomes
 ``(row m - base + extra) * gain[m]``, the row of the pivot ``extra * gain[m]``, with ``extra`` the sum of
 ``shared`` of the rows times ``shares``; the spared row is left out.
@@ -68,6 +69,7 @@ def emit_transpose(
 def emit_scale(
     vectors: Vectors,
     rows: ir.Value,
+    cols: ir.Value,
     panel: ir.Value,
     mean: ir.Value,
     step: ir.Value,
@@ -81,9 +83,10 @@ def emit_scale(
     at = builder.mul(loop.i, INT(NV * size))
     low = vectors.broadcast(mean, builder.mul(loop.i, step))
     for j, factor in enumerate(factors):
-        place = builder.add(at, INT(j * size))
-        value = builder.fsub(vectors.load(panel, place), low)
-        vectors.store(builder.fmul(value, factor), out, place)
+        with builder.if_then(builder.icmp_signed(">", cols, INT(j * vectors.lanes))):
+            place = builder.add(at, INT(j * size))
+            value = builder.fsub(vectors.load(panel, place), low)
+            vectors.store(builder.fmul(value, factor), out, place)
     loop.close([])
 
 
