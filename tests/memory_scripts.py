@@ -144,14 +144,14 @@ def loop(dtype):
     from numba import njit
     from numba.core.runtime import rtsys
 
-    from fastjac.kernels import fused
+    from fastjac.kernels import routines
     from fastjac.kernels.context import Context
 
     case = Case((20, 32, 5), dtype=np.dtype(dtype).type)
     net, x = case.network(), case.x()
     y, jac = net.value_and_jacobian(x)
     context = Context(net._packed)
-    routine, address = fused.routine("value_and_jacobian", net.dtype), context.address
+    routine, address = routines.routine("value_and_jacobian", net.dtype), context.address
 
     @njit
     def repeat(times, address, x, y, jac):

@@ -11,7 +11,8 @@ from oracles import DTYPES, Case, assert_right, cases, near_corner
 from test_network import METHODS, as_out, buffers, call
 
 import fastjac
-from fastjac import Network, batches
+from fastjac import Network
+from fastjac.batches import chunks
 
 THREADS = [1, 2, 3, 8, "all"]
 
@@ -40,9 +41,9 @@ def threaded(net, method, x, v, u, n_threads, out=None):
 @pytest.fixture
 def short_chunks(monkeypatch):
     """Chunks of one group of samples, and so many of them."""
-    monkeypatch.setattr(batches, "LONGEST", 1)
-    monkeypatch.setattr(batches, "SHORTEST", 1)
-    monkeypatch.setattr(batches, "GROUP", 4)
+    monkeypatch.setattr(chunks, "LONGEST", 1)
+    monkeypatch.setattr(chunks, "SHORTEST", 1)
+    monkeypatch.setattr(chunks, "GROUP", 4)
 
 
 @given(cases(depth=3, widths=st.integers(1, 40)), st.sampled_from([1, 7, 8, 15, 16, 17, 31, 32, 33, 100]))
@@ -103,12 +104,12 @@ def test_chunks_leave_nothing_out(samples, n_threads):
 )
 @settings(max_examples=200)
 def test_chunks_are_consecutive_groups_and_none_too_long(samples, cost, size, n_threads):
-    group, end = batches.group_of(cost), 0
-    assert group == 1 or group * cost <= batches.HEAVIEST
-    for number, (start, stop) in enumerate(batches.chunks(samples, cost, size, n_threads)):
+    group, end = chunks.group_of(cost), 0
+    assert group == 1 or group * cost <= chunks.HEAVIEST
+    for number, (start, stop) in enumerate(chunks.chunks(samples, cost, size, n_threads)):
         assert start == end < stop
         assert start % group == 0
-        assert stop - start <= group or (stop - start) * cost <= batches.LONGEST
+        assert stop - start <= group or (stop - start) * cost <= chunks.LONGEST
         end = stop
         if number == 1000:
             return
@@ -162,7 +163,7 @@ def test_memory_beyond_the_outputs_does_not_grow_with_the_batch(kind, n_threads)
     net = Case((64, 8, 2)).network()
     x = np.zeros((100_000, 64), "f4" if kind == "float32" else "f8", order="F" if kind == "columns" else "C")
     out = np.empty((100_000, 2, 64))
-    bound = 2.5 * n_threads * batches.LONGEST_BYTES
+    bound = 2.5 * n_threads * chunks.LONGEST_BYTES
     assert bound < x.size * 8 / 2
     assert peak_memory(lambda: net.jacobian(x, out=out, threads=n_threads)) < bound
 

@@ -27,6 +27,6 @@ def test_the_blocks_run_one_after_the_other():
 
 
 def test_the_table_names_every_reduction():
-    from fastjac.sensitivity import MEANS, NORMS
+    from fastjac.batches.sensitivity import MEANS, NORMS
 
     assert re.findall(r'^\| `"(\w+)"` \|', TEXT, re.MULTILINE) == [*MEANS, *NORMS]

@@ -11,8 +11,7 @@ import pytest
 from numba import carray, cfunc, types
 from oracles import DTYPES, Case
 
-from fastjac.embedding import BUSY, CLOSED, MISMATCH, OK, value_and_jacobian
-from fastjac.kernels import calling
+from fastjac.embedding import BUSY, CLOSED, MISMATCH, OK, c_function, value_and_jacobian
 
 CC = shutil.which("cc")
 CASE = Case((8, 32, 4))
@@ -47,7 +46,7 @@ def x():
 
 
 def set_state(function, state):
-    ctypes.c_int64.from_address(function.context + 8 * calling.STATE).value = state
+    ctypes.c_int64.from_address(function.context + 8 * c_function.STATE).value = state
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

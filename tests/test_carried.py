@@ -8,7 +8,8 @@ from test_accuracy import assert_accurate
 from test_nonfinite import assert_same_pattern, places, poisoned
 
 from fastjac import Network
-from fastjac.kernels import packing, simd
+from fastjac.kernels import packing
+from fastjac.kernels.llvm import vectors
 
 WIDTHS = [(1, 7, 1), (3, 40, 33, 1), (2, 20, 30, 20), (5, 64, 20, 40, 5)]
 
@@ -19,7 +20,9 @@ def _everywhere():
         patch.setattr(
             packing,
             "carrying_pays",
-            lambda plan, itemsize: len(plan.sizes) > 2 and plan.sizes[0] < min(simd.MR, max(plan.sizes[1:])),
+            lambda plan, itemsize: (
+                len(plan.sizes) > 2 and plan.sizes[0] < min(vectors.MR, max(plan.sizes[1:]))
+            ),
         )
         yield
 

@@ -1,7 +1,7 @@
 """What a process finds when it starts: code of earlier ones, another version's, damaged code, no folder.
 
 Real processes throughout. Where it does not matter what is compiled, it is a small function, which takes
-the same way through `fastjac.kernels.compiling` as the routines do.
+the same way through `fastjac.kernels.cache` as the routines do.
 """
 
 import os
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastjac
-from fastjac.kernels import compiling, fused
+from fastjac.kernels import cache, routines
 from fastjac.layers import FLOATS
 
 PACKAGE = Path(fastjac.__file__).parent
@@ -24,24 +24,24 @@ NO_FOLDER = "fastjac can write compiled code to no folder"
 # Prints what it gets from a small compiled function, and whether it compiled it.
 SMALL = """
 import fastjac
-from fastjac.kernels import compiling
+from fastjac.kernels import cache
 from numba import types
 
 def triple(x):
     return 3 * x
 
-function = compiling.compiled(triple, "triple", types.intp(types.intp))
-print(function(14), "compiled" if compiling.file_of(function).compiled else "found")
+function = cache.compiled(triple, "triple", types.intp(types.intp))
+print(function(14), "compiled" if cache.file_of(function).compiled else "found")
 """
 # The same for a real routine: the output of one layer that is hard_tanh of -5.
 VALUE = """
 import numpy as np
 import fastjac
-from fastjac.kernels import compiling, fused
+from fastjac.kernels import cache, routines
 
 net = fastjac.Network([(np.ones((1, 1)), None)], head="hard_tanh")
-routine = fused.routine("value", net.dtype)
-print(net(np.array([-5.0]))[0], "compiled" if compiling.file_of(routine).compiled else "found")
+routine = routines.routine("value", net.dtype)
+print(net(np.array([-5.0]))[0], "compiled" if cache.file_of(routine).compiled else "found")
 """
 
 
@@ -91,8 +91,8 @@ def test_importing_compiles_and_loads_nothing(tmp_path):
 import numba.core.event as event
 with event.install_recorder("numba:compile") as compiled, event.install_recorder("numba:run_pass") as passes:
     import fastjac
-from fastjac.kernels import compiling
-print(len(compiled.buffer), len(passes.buffer), len(compiling._compiled))
+from fastjac.kernels import cache
+print(len(compiled.buffer), len(passes.buffer), len(cache._compiled))
 """
     found, err = run(script, NUMBA_CACHE_DIR=str(tmp_path))
     assert found == ["0", "0", "0"]
@@ -132,12 +132,12 @@ with event.install_recorder("numba:compile") as compiled:
         fastjac.value_and_jacobian(x, w1, b1, w2, b2)
 print(len(compiled.buffer))
 """
-    routines = len(fused._ROUTINES) * len(FLOATS)
+    count = len(routines._ROUTINES) * len(FLOATS)
     ready = fastjac.warmup()
-    assert len(ready) == routines
+    assert len(ready) == count
     assert {routine.path.parent for routine in ready} == {Path(os.environ["NUMBA_CACHE_DIR"], "fastjac")}
     assert all(routine.path.is_file() for routine in ready)
-    assert run(script)[0] == [str(routines), "0", "0"]
+    assert run(script)[0] == [str(count), "0", "0"]
 
 
 def test_code_from_a_file_runs_before_numba_is_ready_to_compile():
@@ -150,7 +150,7 @@ net = fastjac.Network([(np.ones((8, 4)), None)])
 y, jac = net.value_and_jacobian(np.ones(8))
 print(y[0], "numba.np.arrayobj" in sys.modules, rtsys._init)
 """
-    fused.routine("value_and_jacobian", np.dtype("f8"))
+    routines.routine("value_and_jacobian", np.dtype("f8"))
     assert run(script)[0] == ["0.25", "False", "False"]
 
 
@@ -170,7 +170,7 @@ def test_no_layout_or_dtype_compiles_in_a_request():
     read_only = x[:8].copy()
     read_only.flags.writeable = False
     net.value_and_jacobian(read_only)
-    for routine in compiling._compiled.values():
+    for routine in cache._compiled.values():
         assert len(routine.overloads) == 1
         assert not routine._can_compile
 

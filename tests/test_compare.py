@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import fastjac
-from fastjac import compare, limits
+from fastjac.bench import compare, limits, measure, rounds
+from fastjac.bench.problem import TOLERANCES, NotApplicableError, disagreement, random_problem
 from fastjac.layers import ACTIVATIONS, HEADS_ONLY
-from fastjac.peers import measure, rounds
-from fastjac.peers.problem import TOLERANCES, NotApplicableError, disagreement, random_problem
 
 ELEMENTWISE = [name for name in ACTIVATIONS if name not in HEADS_ONLY]
 HEADS = ["softmax", "log_softmax", "identity", "sigmoid"]
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 def peers_of(family):
     try:
-        return importlib.import_module(f"fastjac.peers.{measure.FAMILIES[family]}").PEERS
+        return importlib.import_module(f"fastjac.bench.peers.{measure.FAMILIES[family]}").PEERS
     except ModuleNotFoundError as error:
         pytest.skip(f"{family}: {error}")
 
@@ -105,10 +104,10 @@ def strange_peers(monkeypatch):
     def answers(value):
         return lambda problem: lambda: tuple(np.full_like(array, value) for array in problem.outputs())
 
-    module = types.ModuleType("fastjac.peers.strange_peers")
+    module = types.ModuleType("fastjac.bench.peers.strange")
     module.PEERS = {"strange broken": breaks, "strange other": refuses, "strange wrong": answers(7)}
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    absent = {"absent": "no_such_module_peers", "strange": "strange_peers"}
+    absent = {"absent": "no_such_module", "strange": "strange"}
     monkeypatch.setattr(
         measure, "FAMILIES", {key: measure.FAMILIES[key] for key in ("fastjac", "numpy")} | absent
     )

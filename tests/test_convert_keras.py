@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastjac.convert import from_keras
+from fastjac.models import from_keras
 
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastjac import Network
-from fastjac.convert import from_params
+from fastjac.models import from_params
 
 rng = np.random.default_rng(0)
 

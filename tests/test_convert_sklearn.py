@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastjac.convert import from_sklearn
+from fastjac.models import from_sklearn
 
 pytest.importorskip("sklearn")
 from sklearn.datasets import load_digits

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fastjac.convert import from_torch
+from fastjac.models import from_torch
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -210,7 +210,7 @@ def test_not_a_module(value):
 
 def test_importing_the_converters_imports_no_framework():
     code = (
-        "import sys, fastjac.convert, fastjac.files; "
+        "import sys, fastjac.models, fastjac.models.files; "
         "print(sorted({'torch', 'keras', 'tensorflow', 'sklearn', 'jax', 'onnx'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

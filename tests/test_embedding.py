@@ -16,8 +16,7 @@ import pytest
 from numba import errors, njit
 from oracles import DTYPES, Case
 
-from fastjac.embedding import BUSY, MISMATCH, OK, value_and_jacobian
-from fastjac.kernels import calling
+from fastjac.embedding import BUSY, MISMATCH, OK, c_function, value_and_jacobian
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "control_loop.py"
 CASES = [
@@ -175,17 +174,17 @@ def test_a_handle_frozen_into_a_function_is_refused(net, x):
 
 def test_a_caller_compiled_for_other_handles_is_refused(net, x):
     handle = net.handle()
-    handle[calling.LAYOUT_AT] += 1
+    handle[c_function.LAYOUT_AT] += 1
     assert value_and_jacobian(handle, x, *buffers(net)) == MISMATCH
 
 
 def test_a_handle_in_use_is_refused(net, x):
     handle = net.handle()
     y, jac = buffers(net)
-    handle[calling.STATE] = 1
+    handle[c_function.STATE] = 1
     assert value_and_jacobian(handle, x, y, jac) == BUSY
     assert np.isnan(jac).all()
-    handle[calling.STATE] = 0
+    handle[c_function.STATE] = 0
     assert value_and_jacobian(handle, x, y, jac) == OK
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from oracles import DTYPES, Case
 
-from fastjac.kernels import entry
+from fastjac.kernels import functions
 from fastjac.kernels.context import Contexts
 
 N, H, M = 5, 7, 3
@@ -18,7 +18,7 @@ SIZES = {"n": N, "m": M}
 
 
 def arrays(name, dtype, lead=()):
-    shapes, _ = entry.SHAPES[name]
+    shapes, _ = functions.SHAPES[name]
     rng = np.random.default_rng(0)
     return [
         rng.standard_normal([*lead, *(SIZES[length] for length in shape)]).astype(dtype) for shape in shapes
@@ -34,15 +34,15 @@ def function(name, dtype):
     """Return a routine's function as one of arrays alone, and the function itself."""
     own = contexts(dtype)
     own.add()
-    bound = entry.bound(name, np.dtype(dtype), own, 4, True)
-    _, n_read = entry.SHAPES[name]
+    bound = functions.bound(name, np.dtype(dtype), own, 4, True)
+    _, n_read = functions.SHAPES[name]
     return lambda *given: bound(*given[:n_read], given[n_read:]), bound
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_taken_up_to_the_most_samples(name, dtype):
-    _, n_read = entry.SHAPES[name]
+    _, n_read = functions.SHAPES[name]
     _, bound = function(name, dtype)
     for lead in ((0,), (1,), (4,)):
         given = arrays(name, dtype, lead)
@@ -61,8 +61,8 @@ def test_a_batch_is_taken_up_to_the_most_samples(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_free_context_none_is_returned_and_nothing_written(name):
     own, given = contexts(), arrays(name, "float64")
-    bound = entry.bound(name, np.dtype("float64"), own, 4, True)
-    _, n_read = entry.SHAPES[name]
+    bound = functions.bound(name, np.dtype("float64"), own, 4, True)
+    _, n_read = functions.SHAPES[name]
     read, written = given[:n_read], tuple(given[n_read:])
     before = [array.copy() for array in written]
     assert bound(*read, written) is None
@@ -147,7 +147,7 @@ def test_any_other_argument_is_refused_and_nothing_written(name, strange, dtype)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_must_be_writable_and_what_is_read_need_not(name):
     call, _ = function(name, "float64")
-    _, n_read = entry.SHAPES[name]
+    _, n_read = functions.SHAPES[name]
     for i in range(len(arrays(name, "float64"))):
         given = arrays(name, "float64")
         read_only(given[i])
@@ -164,7 +164,7 @@ def test_overlapping_arrays_and_other_numbers_of_them_are_refused(name):
     room = np.zeros(N * M + N)
     given[0], given[-1] = room[:N], room[N - 1 :][: given[-1].size].reshape(given[-1].shape)
     assert call(*given) is False
-    _, n_read = entry.SHAPES[name]
+    _, n_read = functions.SHAPES[name]
     given = arrays(name, "float64")
     read, written = given[:n_read], tuple(given[n_read:])
     assert bound(*read, written) is True
@@ -229,6 +229,6 @@ def test_a_small_network_keeps_the_lock():
 
 
 def test_an_unknown_layout_of_arrays_is_refused(monkeypatch):
-    monkeypatch.setattr(entry, "_FIELDS", entry._FIELDS._replace(data=ctypes.sizeof(ctypes.c_void_p)))
+    monkeypatch.setattr(functions, "_FIELDS", functions._FIELDS._replace(data=ctypes.sizeof(ctypes.c_void_p)))
     with pytest.raises(RuntimeError, match=f"NumPy {np.__version__} lays arrays out"):
-        entry.check_layout()
+        functions.check_layout()

@@ -11,7 +11,7 @@ import pytest
 from oracles import Case
 
 import fastjac
-from fastjac.export import export, identifier
+from fastjac.embedding.export import export, identifier
 
 CC = shutil.which("cc")
 pytestmark = pytest.mark.skipif(CC is None, reason="needs a C compiler")

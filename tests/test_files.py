@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac import Network
-from fastjac.files import ModelError, load, save
+from fastjac.models.files import ModelError, load, save
 
 rng = np.random.default_rng(0)
 SUFFIXES = (".npz", ".safetensors")

@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from fastjac.convert import from_keras
-from fastjac.files import ModelError, load
+from fastjac.models import from_keras
+from fastjac.models.files import ModelError, load
 
 keras = pytest.importorskip("keras")
 h5py = pytest.importorskip("h5py")

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from fastjac import limits
-from fastjac.kernels import peak
-from fastjac.limits import Level, Machine, limit_seconds, passes
+from fastjac.bench import limits
+from fastjac.bench import machine as measured
+from fastjac.bench.limits import Level, Machine, limit_seconds, passes
 
 MACHINE = Machine(
     "a processor",
@@ -129,15 +129,15 @@ def test_this_machine_is_measured(machine):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_reading_and_multiplying_do_what_is_timed(dtype):
-    array = np.zeros(peak.LINE_BYTES * 2 // np.dtype(dtype).itemsize + 16, dtype)
+    array = np.zeros(measured.LINE_BYTES * 2 // np.dtype(dtype).itemsize + 16, dtype)
     first = -array.ctypes.data % 64 // array.itemsize
     array[first:] = 1
     array = array[first:]
-    lanes = peak.LINE_BYTES // array.itemsize
-    assert peak._run_read(array, 2, 3) == 1 + 3 * 2 * lanes
+    lanes = measured.LINE_BYTES // array.itemsize
+    assert measured._run_read(array, 2, 3) == 1 + 3 * 2 * lanes
     # acc = acc / 2 + 1 / 2 tends to 1 from every start
-    assert peak._run_multiply_adds(array, 100) == lanes
-    for write in (peak._run_write, peak._run_stream):
+    assert measured._run_multiply_adds(array, 100) == lanes
+    for write in (measured._run_write, measured._run_stream):
         array[:] = 1
         write(array, 1, 1)
         assert not array[:lanes].any()

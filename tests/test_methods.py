@@ -10,7 +10,7 @@ import pytest
 from oracles import Case
 
 from fastjac import Network
-from fastjac.kernels import entry, methods
+from fastjac.kernels import functions, methods
 
 N, H, M = 5, 7, 3
 INPUTS = {"value_and_jacobian": (N,), "vjp": (N, M), "jvp": (N, N)}
@@ -124,4 +124,4 @@ def test_an_unknown_layout_of_slots_is_refused(monkeypatch):
 
 def test_the_functions_are_those_of_entry(net):
     net.vjp(*inputs("vjp"))
-    assert [name for name in entry.NAMES if hasattr(net._functions, name)] == ["vjp"]
+    assert [name for name in functions.NAMES if hasattr(net._functions, name)] == ["vjp"]

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from fastjac.files import ModelError, load
+from fastjac.models.files import ModelError, load
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac import reference
-from fastjac.files import ModelError, load
-from fastjac.onnx.wire import parse
+from fastjac.models.files import ModelError, load
+from fastjac.models.onnx.wire import parse
 
 onnx = pytest.importorskip("onnx")
 helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import DTYPES, Case, cases
 
-from fastjac import Network, sensitivity
+from fastjac import Network
+from fastjac.batches.calls import sensitivity
 
 REDUCTIONS = ["mean_abs", "class_mean", "frobenius", "spectral"]
 RTOL = {np.float32: 1e-5, np.float64: 1e-12}

@@ -7,7 +7,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from fastjac.kernels import lanes, simd, tiles
+from fastjac.kernels.llvm import lanes, tiles, vectors
 
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
@@ -28,10 +28,10 @@ def assembly(name, element, emit):
     triple, processor, *_ = TARGETS[name]
     module = ir.Module()
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(simd.INT, [simd.INT] * 14), "function")
+    function = ir.Function(module, ir.FunctionType(vectors.INT, [vectors.INT] * 14), "function")
     builder = ir.IRBuilder(function.append_basic_block())
-    target = simd.target_of(triple, FEATURES[name])
-    builder.ret(emit(simd.Vectors(builder, ELEMENTS[element], target), *function.args) or simd.INT(0))
+    target = vectors.target_of(triple, FEATURES[name])
+    builder.ret(emit(vectors.Vectors(builder, ELEMENTS[element], target), *function.args) or vectors.INT(0))
 
     parsed = llvm.parse_assembly(str(module))
     machine = llvm.Target.from_triple(triple).create_target_machine(processor, opt=3)
@@ -48,31 +48,31 @@ def inner_loop(name, element, emit):
     return max(bodies, key=lambda body: len(re.findall(TARGETS[name][2], body))).splitlines()
 
 
-def tile_loop(name, element, rows, width=simd.NV):
+def tile_loop(name, element, rows, width=vectors.NV):
     """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
 
     def emit(vectors, panels, k, a, a_panel, b, b_panel, *others):
         # As in a network: the rows of B are as far apart as those of a panel.
-        b_stride = simd.INT(simd.NV * vectors.target.vector_bytes)
+        b_stride = vectors.INT(vectors.NV * vectors.target.vector_bytes)
         tiles.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:7])
 
     return inner_loop(name, element, emit)
 
 
 def test_target_follows_the_features():
-    assert simd.target_of("x86_64", "+avx2,+fma,-avx512f") == (32, 16, True)
-    assert simd.target_of("x86_64", "+avx2,-fma") == (32, 16, False)
-    assert simd.target_of("x86_64", "+avx512f,+avx2,+fma") == (64, 32, True)
-    assert simd.target_of("x86_64", "") == (16, 16, False)
-    assert simd.target_of("arm64-apple-darwin", "") == (16, 32, True)
+    assert vectors.target_of("x86_64", "+avx2,+fma,-avx512f") == (32, 16, True)
+    assert vectors.target_of("x86_64", "+avx2,-fma") == (32, 16, False)
+    assert vectors.target_of("x86_64", "+avx512f,+avx2,+fma") == (64, 32, True)
+    assert vectors.target_of("x86_64", "") == (16, 16, False)
+    assert vectors.target_of("arm64-apple-darwin", "") == (16, 32, True)
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_tile_multiplies_in_registers(name, element):
     *_, multiply_add, stack = TARGETS[name]
-    for rows in range(1, simd.most_rows(simd.target_of(TARGETS[name][0], FEATURES[name])) + 1):
-        for width in range(1, simd.NV + 1):
+    for rows in range(1, vectors.most_rows(vectors.target_of(TARGETS[name][0], FEATURES[name])) + 1):
+        for width in range(1, vectors.NV + 1):
             loop = tile_loop(name, element, rows, width)
             products = sum(bool(re.search(multiply_add, line)) for line in loop)
             assert products >= width * rows and products % (width * rows) == 0, "\n".join(loop)
@@ -84,21 +84,21 @@ def test_every_tile_multiplies_in_registers(name, element):
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_listed_tile_multiplies_in_registers(name, element):
     triple, _, multiply_add, stack = TARGETS[name]
-    target = simd.target_of(triple, FEATURES[name])
-    for nbytes in range(target.vector_bytes, simd.NV * target.vector_bytes + 1, simd.grain(target)):
+    target = vectors.target_of(triple, FEATURES[name])
+    for nbytes in range(target.vector_bytes, vectors.NV * target.vector_bytes + 1, vectors.grain(target)):
 
         def emit(vectors, *others, nbytes=nbytes):
             tiles.emit_listed_tile(vectors, nbytes, *others[:6])
 
         loop = inner_loop(name, element, emit)
         products = sum(bool(re.search(multiply_add, line)) for line in loop)
-        assert products and products % simd.listed_rows(target) == 0, "\n".join(loop)
+        assert products and products % vectors.listed_rows(target) == 0, "\n".join(loop)
         assert not [line for line in loop if re.search(stack, line)], f"{nbytes} bytes:\n" + "\n".join(loop)
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_check_for_spills_can_fail(name):
-    registers = simd.target_of(TARGETS[name][0], FEATURES[name]).registers
+    registers = vectors.target_of(TARGETS[name][0], FEATURES[name]).registers
     loop = tile_loop(name, "float64", registers)
     assert any(re.search(TARGETS[name][3], line) for line in loop)
 
@@ -107,10 +107,10 @@ def test_the_check_for_spills_can_fail(name):
 @pytest.mark.parametrize("name", TARGETS)
 def test_dots_of_any_number_of_rows_add_up_in_registers(name, element):
     *_, multiply_add, stack = TARGETS[name]
-    for rows in range(1, simd.most_dots(simd.target_of(TARGETS[name][0], FEATURES[name])) + 1):
+    for rows in range(1, vectors.most_dots(vectors.target_of(TARGETS[name][0], FEATURES[name])) + 1):
         loop = inner_loop(name, element, functools.partial(emit_dots, rows))
         products = sum(bool(re.search(multiply_add, line)) for line in loop)
-        assert products >= simd.NV * rows and products % (simd.NV * rows) == 0, "\n".join(loop)
+        assert products >= vectors.NV * rows and products % (vectors.NV * rows) == 0, "\n".join(loop)
         assert not [line for line in loop if re.search(stack, line)], f"{rows} rows:\n" + "\n".join(loop)
 
 
@@ -119,7 +119,7 @@ def emit_dots(rows, vectors, *others):
 
 
 SMALL = {
-    "add": lambda vectors, *others: vectors.builder.zext(lanes.emit_add(vectors, *others[:3]), simd.INT),
+    "add": lambda vectors, *others: vectors.builder.zext(lanes.emit_add(vectors, *others[:3]), vectors.INT),
     "divide": lambda vectors, *others: lanes.emit_divide(
         vectors, *others[:2], vectors.builder.load(vectors.at(others[2], 0, vectors.element)), others[3]
     ),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from oracles import DTYPES, Case
 
-from fastjac import batches, threads
+from fastjac.batches import chunks, threads
 
 THREADS = 8
 
@@ -234,5 +234,5 @@ def test_ctrl_c_ends_a_process(n_threads):
 
 def test_cores_are_those_that_the_process_may_use():
     assert threads.thread_count("all") == threads.cores() >= 1
-    assert batches.helpers(10**6, 10**6, threads.thread_count(5)) == 4
-    assert batches.helpers(1, 1, threads.thread_count(5)) == 0
+    assert chunks.helpers(10**6, 10**6, threads.thread_count(5)) == 4
+    assert chunks.helpers(1, 1, threads.thread_count(5)) == 0

@@ -9,9 +9,9 @@ from fastjac.jacobian import value_and_jacobian
 from fastjac.network import Network
 
 if TYPE_CHECKING:
-    from fastjac.convert import from_keras, from_params, from_sklearn, from_torch
-    from fastjac.files import ModelError, load, save
-    from fastjac.warm import warmup
+    from fastjac.models import from_keras, from_params, from_sklearn, from_torch
+    from fastjac.models.files import ModelError, load, save
+    from fastjac.precompile import warmup
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,14 +31,14 @@ __all__ = [
 
 # Read when first asked for: a service that builds its network from arrays does not wait for them.
 _LATER = {
-    "ModelError": "fastjac.files",
-    "from_keras": "fastjac.convert",
-    "from_params": "fastjac.convert",
-    "from_sklearn": "fastjac.convert",
-    "from_torch": "fastjac.convert",
-    "load": "fastjac.files",
-    "save": "fastjac.files",
-    "warmup": "fastjac.warm",
+    "ModelError": "fastjac.models.files",
+    "from_keras": "fastjac.models",
+    "from_params": "fastjac.models",
+    "from_sklearn": "fastjac.models",
+    "from_torch": "fastjac.models",
+    "load": "fastjac.models.files",
+    "save": "fastjac.models.files",
+    "warmup": "fastjac.precompile",
 }
 
 

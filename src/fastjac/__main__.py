@@ -19,11 +19,11 @@ COMMANDS = {
         "write a network's values and Jacobians at given inputs to a file",
     ),
     "check": ("fastjac.commands.check", "compare a network's Jacobian with finite differences"),
-    "compare": ("fastjac.compare", "measure fastjac against every installed peer"),
+    "compare": ("fastjac.bench.compare", "measure fastjac against every installed peer"),
     "export": ("fastjac.commands.export", "write a network as a C header and an object file"),
     "warmup": ("fastjac.commands.warmup", "compile every routine into the cache"),
     "latency": ("fastjac.commands.latency", "measure how long single calls take, up to the slowest"),
-    "limits": ("fastjac.limits", "measure what this machine allows"),
+    "limits": ("fastjac.bench.limits", "measure what this machine allows"),
 }
 DEMO = "fastjac.commands.demo"
 

@@ -11,13 +11,13 @@ from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac.arguments import as_outputs, as_samples
-from fastjac.kernels import fused
+from fastjac.batches.threads import thread_count
+from fastjac.kernels import routines
 from fastjac.kernels.context import Context
 from fastjac.kernels.packing import Packed
 from fastjac.layers import Activation, Layer, as_layers
 from fastjac.network import Network
 from fastjac.plan import Plan
-from fastjac.threads import thread_count
 
 Array = NDArray[Any]
 
@@ -34,7 +34,7 @@ class _Call:
         last = Layer(np.zeros((h, m), dtype), np.zeros(m, dtype), Activation("softmax"))
         self.context = Context(Packed([first, last], Plan((n, h, m)), raw=True))
         self.address = self.context.address
-        self.routine = fused.routine("value_and_jacobian_of", dtype)
+        self.routine = routines.routine("value_and_jacobian_of", dtype)
 
 
 class _Calls(threading.local):
@@ -104,7 +104,7 @@ def value_and_jacobian(
                 y = np.empty(m, kind) if y is None else y
                 jac = np.empty((m, n), kind) if jac is None else jac
                 call = _calls.get(n, h, m, kind)
-                if call.routine(call.address, x, w1, b1, w2, b2, y, jac) == fused.OK:
+                if call.routine(call.address, x, w1, b1, w2, b2, y, jac) == routines.OK:
                     return y, jac
             except (TypeError, ValueError):
                 pass  # The checks below find what is wrong, or convert it.

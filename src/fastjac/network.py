@@ -10,14 +10,16 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastjac import batches, embedding
+from fastjac import embedding
 from fastjac.arguments import new_where_none
+from fastjac.batches.calls import Calls, results
+from fastjac.batches.chunks import helpers
+from fastjac.batches.sensitivity import sensitivity
+from fastjac.batches.threads import thread_count
 from fastjac.kernels.methods import Owner, replace
 from fastjac.kernels.packing import Packed
 from fastjac.layers import Activation, Layer, as_layers
 from fastjac.plan import Plan
-from fastjac.sensitivity import sensitivity
-from fastjac.threads import thread_count
 
 Array = NDArray[Any]
 
@@ -72,7 +74,7 @@ class Network(Owner):
     output_names: tuple[str, ...] | None
     _results: dict[str, dict[str, tuple[int, ...]]]
     _packed: Packed
-    _functions: batches.Calls
+    _functions: Calls
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class Network(Owner):
             _results=_results(sizes[0], sizes[-1]),
             _packed=packed,
         )
-        object.__setattr__(self, "_functions", batches.Calls(packed))
+        object.__setattr__(self, "_functions", Calls(packed))
 
     def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
         """Return the output ``y`` (M,) for the inputs ``x`` (N,); see `value_and_jacobian`."""
@@ -166,7 +168,7 @@ class Network(Owner):
             `value_and_jacobian` of each batch, in order. The arrays are new each time, and the caller's to
             keep.
         """
-        return batches.results(self, x, batch_size, thread_count(threads))
+        return results(self, x, batch_size, thread_count(threads))
 
     def sensitivity(self, x: ArrayLike, reduce: str = "mean_abs", *, threads: int | str = 1) -> Array:
         """Return a summary of the Jacobians at many samples without keeping them.
@@ -254,7 +256,7 @@ class Network(Owner):
         x = given[0]
         if type(x) is ndarray and x.ndim in (1, 2) and x.shape[-1] == self.n_inputs and type(out) is tuple:
             lead = x.shape[:-1]
-            if batches.helpers(sum(lead), self._functions.costs[1], n_threads) < 1:
+            if helpers(sum(lead), self._functions.costs[1], n_threads) < 1:
                 try:
                     out = new_where_none(out, [lead + shape for shape in shapes.values()], self.dtype)
                     if call(*given, out):

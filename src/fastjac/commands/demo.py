@@ -13,10 +13,10 @@ from importlib import resources
 import numpy as np
 
 import fastjac
+from fastjac.bench.peers.numpy import article
+from fastjac.bench.problem import Problem
 from fastjac.commands.picture import ink, probability_bars, saliency, side_by_side
 from fastjac.commands.progress import told_if_slow
-from fastjac.peers.numpy_peers import article
-from fastjac.peers.problem import Problem
 
 SAMPLE = 8  # of digits_samples.npz: an eight
 ROUNDS = 30

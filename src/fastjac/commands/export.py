@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastjac.commands import CommandError
 from fastjac.commands.inputs import read_network
-from fastjac.export import export, identifier
+from fastjac.embedding.export import export, identifier
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastjac
+from fastjac.bench.compare import ENVIRONMENT
+from fastjac.bench.limits import positive
+from fastjac.bench.measure import builders, measure
+from fastjac.bench.problem import Problem
 from fastjac.commands.inputs import read_network
-from fastjac.compare import ENVIRONMENT
 from fastjac.kernels.allocations import allocations
-from fastjac.limits import positive
-from fastjac.peers.measure import builders, measure
-from fastjac.peers.problem import Problem
 
 ARTICLE = "numpy, as in the article"
 _PERCENTILES = (50, 90, 99, 99.9, 100)

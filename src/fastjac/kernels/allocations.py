@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from fastjac.kernels.simd import BYTE_POINTER, INT
+from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
 
 _DOMAINS = (0, 1, 2)  # raw memory, Python's memory, objects
 # Functions of PyMemAllocatorEx -> how many arguments follow the context; `free` is not counted.

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
-from fastjac.kernels.intrinsics import head, listed_tile, scale, tiles
+from fastjac.kernels.llvm.intrinsics import head, listed_tile, scale, tiles
+from fastjac.kernels.llvm.vectors import LISTED, MR, TARGET, itemsize, panel_width
 from fastjac.kernels.panels import (
     copy,
     copy_rows,
@@ -18,7 +19,6 @@ from fastjac.kernels.panels import (
     tile_rows,
     vector,
 )
-from fastjac.kernels.simd import LISTED, MR, TARGET, itemsize, panel_width
 
 # The rows of a softmax Jacobian sum to zero: up to this many of them, that of the most probable class
 # comes from the others. It collects their errors, and a row of many is not worth that; without fused

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.kernels import packing, simd
+from fastjac.kernels import packing
+from fastjac.kernels.llvm import vectors
 from fastjac.kernels.packing import Packed
 from fastjac.layers import ACTIVATIONS
 from fastjac.plan import Product
@@ -118,7 +119,7 @@ class Context:
         widest = max(plan.sizes)
         products = list(plan.root.steps())
 
-        width = simd.panel_width(self._dtype)
+        width = vectors.panel_width(self._dtype)
         self._layers = self._keep(np.zeros(len(layers), LAYER))
         self._layers[0]["raw"] = packed.raw
         for i, (record, layer) in enumerate(zip(self._layers, layers, strict=True)):
@@ -170,7 +171,7 @@ class Context:
         record["shares"] = record["all_shares"] = self._vector(width * packing.padded(n_outputs, self._dtype))
         for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = self._vector(widest)
-        record["listed_rows"] = self._integers(np.zeros(widest + simd.LISTED))
+        record["listed_rows"] = self._integers(np.zeros(widest + vectors.LISTED))
         record["listed_units"] = self._integers(np.zeros(2 * widest))
         record["panel_rows"] = self._integers(np.arange(widest) * width * self._dtype.itemsize)
         record["jac_rows"] = self._integers(np.zeros(n_outputs))
@@ -186,7 +187,7 @@ class Context:
         record["left"] = self._vector(max(lefts, default=0))
         record["spares"] = len(packed.spine) > 0
         record["panel"] = self._vector(plan.sizes[1] * width if packed.raw else 0)
-        record["edge"] = self._vector((simd.MR + 1) * width)
+        record["edge"] = self._vector((vectors.MR + 1) * width)
         if packed.across:
             room = (1 + n_inputs) * packing.padded(widest, self._dtype)
             record["tangents"], record["following"] = self._vector(room), self._vector(room)

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from fastjac.kernels.intrinsics import from_bits, to_bits
+from fastjac.kernels.llvm.intrinsics import from_bits, to_bits
 from fastjac.layers import ACTIVATIONS
 
 _CODES = {name: code for code, name in enumerate(ACTIVATIONS)}

@@ -17,7 +17,8 @@ from fastjac.kernels.elementwise import (
     exp,
     exponentials,
 )
-from fastjac.kernels.intrinsics import add, divide, dots, largest, long_row, nonzero, scale, tiles
+from fastjac.kernels.llvm.intrinsics import add, divide, dots, largest, long_row, nonzero, scale, tiles
+from fastjac.kernels.llvm.vectors import LONG, NV, itemsize, panel_width
 from fastjac.kernels.panels import (
     all_finite,
     clear_tail,
@@ -31,7 +32,6 @@ from fastjac.kernels.panels import (
     vector,
     vector_bytes,
 )
-from fastjac.kernels.simd import LONG, NV, itemsize, panel_width
 
 
 @inner

@@ -18,9 +18,9 @@ from typing import Any
 
 from llvmlite import binding, ir
 
-from fastjac.kernels import entry
-from fastjac.kernels.entry import INT32
-from fastjac.kernels.simd import BYTE_POINTER, INT, Loop
+from fastjac.kernels import functions
+from fastjac.kernels.llvm.arrays import INT32
+from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, Loop
 
 # The methods that take ``out=(...)``.
 _NAMES = ("value_and_jacobian", "vjp", "jvp")
@@ -33,11 +33,11 @@ _new_method.argtypes = (ctypes.py_object, ctypes.c_void_p)
 
 
 class Owner:
-    """Base of a class whose methods have a common case: to call one of its `entry.Functions`."""
+    """Base of a class whose methods have a common case: to call one of its `functions.Functions`."""
 
     __slots__ = ("_functions",)
 
-    _functions: entry.Functions
+    _functions: functions.Functions
 
 
 _lock = threading.Lock()
@@ -56,17 +56,17 @@ def replace(owner: type[Owner]) -> None:
 
 
 def _replace(owner: type[Owner]) -> None:
-    entry.check_layout()
+    functions.check_layout()
     _check_slots()
     binding.add_symbol(_OUT, id(sys.intern("out")))
     methods = {name: getattr(owner, name) for name in _NAMES}
     for name, method in methods.items():
         binding.add_symbol(_symbol(name) + _SLOW, id(method))
-    library = entry.library_of("fastjac.methods", _emit_all)
+    library = functions.library_of("fastjac.methods", _emit_all)
     for name, method in methods.items():
         address = library.get_pointer_to_function(_symbol(name))
         flags = _METH_FASTCALL | _METH_KEYWORDS
-        definition = entry.Definition(name.encode(), address, flags, _documentation(method))
+        definition = functions.Definition(name.encode(), address, flags, _documentation(method))
         _kept.append((library, definition, method))
         setattr(owner, name, _new_method(owner, ctypes.addressof(definition)))
 
@@ -93,16 +93,16 @@ def _documentation(method: Any) -> bytes:
 
 
 def _slot(name: str) -> int:
-    return _SLOTS + 8 * sorted(entry.Functions.__slots__).index(name)
+    return _SLOTS + 8 * sorted(functions.Functions.__slots__).index(name)
 
 
 def _check_slots() -> None:
     """Raise RuntimeError if the slots of a class are not where they are expected."""
-    functions, owner = object.__new__(entry.Functions), Owner()
-    owner._functions = functions
-    for name in entry.NAMES:
-        setattr(functions, name, name)
-    places = [(owner, _SLOTS, functions)] + [(functions, _slot(name), name) for name in entry.NAMES]
+    made, owner = object.__new__(functions.Functions), Owner()
+    owner._functions = made
+    for name in functions.NAMES:
+        setattr(made, name, name)
+    places = [(owner, _SLOTS, made)] + [(made, _slot(name), name) for name in functions.NAMES]
     for holder, offset, held in places:
         if ctypes.c_ssize_t.from_address(id(holder) + offset).value != id(held):
             raise RuntimeError(f"Python {sys.version} lays slots out in a way that fastjac does not know")
@@ -114,10 +114,10 @@ def _emit(module: ir.Module, name: str) -> None:
     function = ir.Function(module, kind, _symbol(name))
     builder = ir.IRBuilder(function.append_basic_block())
     slow = function.append_basic_block("slow")
-    read = functools.partial(entry.emit_read, builder, kind=BYTE_POINTER)
-    call = functools.partial(entry.emit_call, builder)
+    read = functools.partial(functions.emit_read, builder, kind=BYTE_POINTER)
+    call = functools.partial(functions.emit_call, builder)
     null = BYTE_POINTER(None)
-    _, n_read = entry.SHAPES[name]
+    _, n_read = functions.SHAPES[name]
 
     def external(name: str) -> ir.Value:
         return module.globals.get(name) or ir.GlobalVariable(module, ir.IntType(8), name)
@@ -134,8 +134,8 @@ def _emit(module: ir.Module, name: str) -> None:
     builder.cbranch(builder.icmp_signed("==", count, INT(n_read + 1)), common, slow)
     builder.position_at_end(keyword)
     go_on(builder.icmp_signed("==", count, INT(n_read)))
-    go_on(builder.icmp_signed("==", read(names, entry.LENGTH, kind=INT), INT(1)))
-    go_on(builder.icmp_unsigned("==", read(names, entry.ITEMS), external(_OUT)))
+    go_on(builder.icmp_signed("==", read(names, functions.LENGTH, kind=INT), INT(1)))
+    go_on(builder.icmp_unsigned("==", read(names, functions.ITEMS), external(_OUT)))
     builder.branch(common)
     builder.position_at_end(common)
     routine = read(read(owner, _SLOTS), _slot(name))
@@ -156,8 +156,8 @@ def _emit(module: ir.Module, name: str) -> None:
     with builder.if_then(builder.not_(builder.and_(*made)), likely=False):
         builder.ret(null)
     with builder.if_then(builder.icmp_unsigned("!=", names, null)):
-        loop = Loop(builder, INT(0), read(names, entry.LENGTH, kind=INT), 1, [])
-        key = read(names, builder.add(builder.mul(loop.i, INT(8)), INT(entry.ITEMS)))
+        loop = Loop(builder, INT(0), read(names, functions.LENGTH, kind=INT), 1, [])
+        key = read(names, builder.add(builder.mul(loop.i, INT(8)), INT(functions.ITEMS)))
         value = read(arguments, builder.mul(builder.add(loop.i, count), INT(8)))
         call("PyDict_SetItem", INT32, named, key, value)
         loop.close([])

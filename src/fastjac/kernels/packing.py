@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.kernels import simd
+from fastjac.kernels.llvm import vectors
 from fastjac.layers import Layer
 from fastjac.plan import Plan, Product
 
@@ -27,14 +27,14 @@ def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
 
 def padded(size: int, dtype: np.dtype[Any]) -> int:
     """Return ``size`` rounded up to whole panels."""
-    width = simd.panel_width(dtype)
+    width = vectors.panel_width(dtype)
     return -(-size // width) * width
 
 
 def pack_panels(matrix: Array) -> Array:
     """Return the (rows, cols) ``matrix`` as panels, one after the other."""
     rows, cols = matrix.shape
-    width = simd.panel_width(matrix.dtype)
+    width = vectors.panel_width(matrix.dtype)
     panels = aligned_zeros(rows * padded(cols, matrix.dtype), matrix.dtype).reshape(-1, rows, width)
     for number, panel in enumerate(panels):
         part = matrix[:, number * width : (number + 1) * width]
@@ -80,8 +80,8 @@ def listing_pays(rows: int, w: Array) -> bool:
     It is where half of the units are active, if few lanes stay empty and there are many units for each
     number that is transposed. The limit is where both ways took equally long.
     """
-    half = simd.grain(simd.TARGET) // w.itemsize
-    lanes = max(-(-rows // half) * half, simd.TARGET.vector_bytes // w.itemsize)
+    half = vectors.grain(vectors.TARGET) // w.itemsize
+    lanes = max(-(-rows // half) * half, vectors.TARGET.vector_bytes // w.itemsize)
     return bool(lanes / rows <= 1.6 - 64 / min(w.shape))
 
 
@@ -94,7 +94,7 @@ def carrying_pays(plan: Plan, itemsize: int) -> bool:
     for weights that do not stay in the first cache; the limits are where both ways took equally long.
     """
     n_inputs, *hidden, n_outputs = plan.sizes
-    if not hidden or n_inputs >= simd.MR:
+    if not hidden or n_inputs >= vectors.MR:
         return False
     if n_inputs < n_outputs and plan.multiply_adds == plan.forward_multiply_adds:
         return True
@@ -129,7 +129,7 @@ class Packed:
             for before, layer in pairwise(layers)
         ]
         # To read the rows of the other units only, w is kept beside w.T, as where w.T is mostly padding.
-        width = simd.panel_width(layers[0].w.dtype)
+        width = vectors.panel_width(layers[0].w.dtype)
         self.rows = {
             i: pack_panels(layer.w)
             for i, layer in enumerate(layers)

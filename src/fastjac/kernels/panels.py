@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit
 
-from fastjac.kernels.intrinsics import dots, long_row, pointer, transpose, transpose_scaled
-from fastjac.kernels.simd import DOTS, MR, NV, itemsize, panel_width
+from fastjac.kernels.llvm.intrinsics import dots, long_row, pointer, transpose, transpose_scaled
+from fastjac.kernels.llvm.vectors import DOTS, MR, NV, itemsize, panel_width
 
 inner = njit(nogil=True, error_model="numpy")
 

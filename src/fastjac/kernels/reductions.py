@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import from_dtype, njit, types
 
-from fastjac.kernels.compiling import compiled
+from fastjac.kernels.cache import compiled
 
 _inner = njit(nogil=True, error_model="numpy")
 # Sums in whichever order is fastest.

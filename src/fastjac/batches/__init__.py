@@ -1,0 +1,1 @@
+"""Many samples at a time: chunks, threads, and what is summed over samples."""

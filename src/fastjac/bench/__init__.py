@@ -1,0 +1,1 @@
+"""Measurements: fastjac against its peers and against what the machine allows."""

@@ -1,0 +1,211 @@
+"""A network as an object file: the routine's machine code, the packed weights, and two C functions.
+
+The caller gives the memory to work in. `init` makes a `context.Context` of it: an *image* of one, laid out
+in one block, whose addresses become those of the block and of the weights.
+"""
+
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import binding, ir
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numpy.typing import NDArray
+
+from fastjac.embedding.c_function import FUNCTION_TYPE, emit_any_null, emit_status
+from fastjac.kernels import routines
+from fastjac.kernels.context import Context
+from fastjac.kernels.llvm.arrays import INT32, emit_call, routine_type
+from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
+from fastjac.kernels.packing import ALIGNMENT, Packed
+
+UNPREPARED = 4
+# What an object file may ask of the C library.
+_LIBRARY = {"log", "logf", "memcpy", "memmove", "memset"}
+_SMALLEST_ADDRESS = 1 << 32  # No size or offset is as large, and no address of ours as small.
+
+
+class Object(NamedTuple):
+    """An object file's bytes, the bytes of memory that a call works in, and what it was compiled for."""
+
+    code: bytes
+    workspace: int
+    triple: str
+    processor: str
+
+
+class _Block:
+    """Arrays one behind the other, each on a 64-byte boundary."""
+
+    def __init__(self, arrays: Sequence[NDArray[Any]], start: int) -> None:
+        self.arrays = arrays
+        self.offsets = []
+        found = []
+        for array in arrays:
+            size = max(array.nbytes, 1)  # An empty array has an address too.
+            self.offsets.append(start)
+            found.append((int(array.ctypes.data), size, start))
+            start += -(-size // ALIGNMENT) * ALIGNMENT
+        self.size = start
+        self._found = sorted(found)
+
+    def offset(self, address: int) -> int | None:
+        """Return where in the block an address of an array is, None for any other."""
+        number = bisect.bisect_right(self._found, address, key=lambda each: each[0]) - 1
+        first, size, offset = self._found[max(number, 0)]
+        return offset + address - first if first <= address < first + size else None
+
+    def content(self) -> bytearray:
+        content = bytearray(self.size)
+        for array, offset in zip(self.arrays, self.offsets, strict=True):
+            content[offset : offset + array.nbytes] = array.tobytes()
+        return content
+
+
+class _Image:
+    """A context in one block, behind the address of that block itself."""
+
+    def __init__(self, packed: Packed) -> None:
+        context = Context(packed)
+        self.work = _Block(context._owned, ALIGNMENT)
+        self.weights = _Block([*packed.weights, *packed.rows.values()], 0)
+        self.context = self._at(context.address)
+
+    def _at(self, address: int) -> int:
+        offset = self.work.offset(address)
+        assert offset is not None
+        return offset
+
+    def addresses(self) -> list[tuple[int, int, bool]]:
+        """Return of each address in the image the offset, its target's, and whether that is a weight."""
+        found = []
+        for array, start in zip(self.work.arrays, self.work.offsets, strict=True):
+            for name, (kind, shift, *_) in (array.dtype.fields or {}).items():
+                for number, value in enumerate(array[name].tolist()):
+                    if kind == np.int64 and value >= _SMALLEST_ADDRESS:
+                        found.append((start + number * array.itemsize + shift, *self._target(value)))
+        return found
+
+    def _target(self, address: int) -> tuple[int, bool]:
+        target, weight = self.work.offset(address), self.weights.offset(address)
+        if target is not None:
+            return target, False
+        if weight is not None:
+            return weight, True
+        raise RuntimeError("a context holds an address that is not of its own memory or a weight's")
+
+
+@global_compiler_lock
+def compile_object(packed: Packed, name: str) -> Object:
+    """Return the object file of a network whose C functions begin with ``name``.
+
+    ``int NAME_init(void *workspace)`` and
+    ``int NAME_value_and_jacobian(void *workspace, const T *x, T *y, T *jac)``.
+    """
+    image = _Image(packed)
+    module = cpu_target.target_context.create_module(name)
+    _emit_init(module, f"{name}_init", image)
+    _emit_value_and_jacobian(module, f"{name}_value_and_jacobian", packed, image.context)
+    _emit_unreached(module, "NRT_MemInfo_call_dtor")
+
+    (compiled,) = routines.routine("value_and_jacobian", packed.layers[0].w.dtype).overloads.values()
+    linked = binding.parse_assembly(str(module))
+    linked.link_in(compiled.library._get_module_for_linking(), preserve=True)
+    public = {f"{name}_init", f"{name}_value_and_jacobian"}
+    for value in [*linked.functions, *linked.global_variables]:
+        if not value.is_declaration and value.name not in public:
+            value.linkage = "internal"
+    code = _emit(linked)
+    missing = {f.name for f in linked.functions if f.is_declaration and not f.name.startswith("llvm.")}
+    missing |= {v.name for v in linked.global_variables if v.is_declaration}
+    if not missing <= _LIBRARY:
+        raise RuntimeError(f"the routine calls {', '.join(sorted(missing - _LIBRARY))}")
+    triple, processor, _ = cpu_target.target_context.codegen().magic_tuple()
+    return Object(code, image.work.size + ALIGNMENT, triple, processor)
+
+
+def _emit(module: Any) -> bytes:
+    """Return the object file of a module, less what its public functions do not use."""
+    triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
+    machine = binding.Target.from_triple(triple).create_target_machine(
+        cpu=processor, features=features, opt=3, reloc="pic", codemodel="default"
+    )
+    passes = binding.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, binding.create_pass_builder(machine, binding.create_pipeline_tuning_options()))
+    code: bytes = machine.emit_object(module)
+    return code
+
+
+def _constant(module: ir.Module, name: str, content: bytes | bytearray) -> ir.GlobalVariable:
+    kind = ir.ArrayType(ir.IntType(8), len(content))
+    variable = ir.GlobalVariable(module, kind, name)
+    variable.initializer = ir.Constant(kind, bytearray(content))
+    variable.global_constant, variable.linkage, variable.align = True, "internal", ALIGNMENT
+    return variable
+
+
+def _base(builder: ir.IRBuilder, workspace: ir.Value) -> ir.Value:
+    """Return the first 64-byte boundary in the caller's memory."""
+    return builder.and_(builder.add(builder.ptrtoint(workspace, INT), INT(ALIGNMENT - 1)), INT(-ALIGNMENT))
+
+
+def _pointer(builder: ir.IRBuilder, base: ir.Value, offset: int, kind: ir.Type) -> ir.Value:
+    return builder.inttoptr(builder.add(base, INT(offset)), kind.as_pointer())
+
+
+def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
+    byte = ir.IntType(8)
+    memset = ir.Function(module, ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, INT32, INT]), "memset")
+    memcpy = ir.Function(module, ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT]), "memcpy")
+    weights = _constant(module, f"{name}.weights", image.weights.content())
+
+    function = ir.Function(module, ir.FunctionType(INT32, [BYTE_POINTER]), name)
+    builder = ir.IRBuilder(function.append_basic_block())
+    emit_status(builder, emit_any_null(builder, function.args), routines.MISMATCH)
+    base = _base(builder, function.args[0])
+    builder.call(memset, [_pointer(builder, base, 0, byte), INT32(0), INT(image.work.size)])
+    addresses, content = image.addresses(), image.work.content()
+    for at, *_ in addresses:
+        content[at : at + INT.width // 8] = bytes(INT.width // 8)  # This process's are of no use.
+    for array, offset in zip(image.work.arrays, image.work.offsets, strict=True):
+        part = content[offset : offset + array.nbytes]
+        if any(part):
+            source = builder.bitcast(_constant(module, f"{name}.{offset}", part), BYTE_POINTER)
+            builder.call(memcpy, [_pointer(builder, base, offset, byte), source, INT(len(part))])
+    first_weight = builder.ptrtoint(weights, INT)
+    for at, target, weight in addresses:
+        address = builder.add(first_weight if weight else base, INT(target))
+        builder.store(address, _pointer(builder, base, at, INT))
+    builder.store(base, _pointer(builder, base, 0, INT))
+    builder.ret(INT32(routines.OK))
+
+
+def _emit_value_and_jacobian(module: ir.Module, name: str, packed: Packed, context: int) -> None:
+    dtype, sizes = packed.layers[0].w.dtype, packed.plan.sizes
+    (compiled,) = routines.routine("value_and_jacobian", dtype).overloads.values()
+    kinds = routines.array_types("value_and_jacobian", dtype)
+    routine = ir.Function(module, routine_type(kinds), compiled.fndesc.llvm_func_name)
+
+    function = ir.Function(module, FUNCTION_TYPE, name)
+    builder = ir.IRBuilder(function.append_basic_block())
+    emit_status(builder, emit_any_null(builder, function.args), routines.MISMATCH)
+    base = _base(builder, function.args[0])
+    # A workspace that was copied somewhere else still has the addresses of where it was.
+    itself = builder.load(_pointer(builder, base, 0, INT))
+    emit_status(builder, builder.icmp_signed("!=", itself, base), UNPREPARED)
+    n, m = INT(sizes[0]), INT(sizes[-1])
+    at = builder.add(base, INT(context))
+    builder.ret(emit_call(builder, kinds, routine, at, ([n], [m], [m, n]), function.args[1:]))
+
+
+def _emit_unreached(module: ir.Module, name: str) -> None:
+    """Emit what the machine code mentions but never gets to: it frees arrays that own their memory."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [BYTE_POINTER]), name)
+    ir.IRBuilder(function.append_basic_block()).ret_void()

@@ -1,0 +1,204 @@
+"""Compiles the routines, each for one signature, and keeps the machine code in files.
+
+numba's own cache stamps a function with the one file that it is in, wants a folder that it may write to
+where reading would do, and takes a damaged file's word. Here a file's name holds a digest of all that the
+code comes from, so that another version of fastjac, another processor or another compiler use other files
+and processes that start together agree; the file begins with a digest of the rest.
+"""
+
+# numba's compiler is not typed.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import marshal
+import os
+import pickle
+import pkgutil
+import sys
+import types as python_types
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from llvmlite import binding
+from numba.core import config
+from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.core.runtime import _nrt_python
+from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
+
+if config.DISABLE_JIT:
+    raise ImportError("fastjac computes in compiled code only: unset NUMBA_DISABLE_JIT")
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_CODE_SETTINGS = ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE")
+
+
+@functools.cache
+def fingerprint() -> str:
+    """Return a digest of the kernels' source, the compilers' versions and the processor compiled for."""
+    parts = [(name, _content(name)) for name in sorted([*_kernel_modules(), "fastjac.layers"])]
+    target = cpu_target.target_context.codegen().magic_tuple()
+    versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
+    settings = [repr(getattr(config, name)) for name in _CODE_SETTINGS]
+    return hashlib.sha256(repr((parts, target, versions, settings)).encode()).hexdigest()
+
+
+def _kernel_modules() -> list[str]:
+    package = importlib.import_module(__package__)
+    return [module.name for module in pkgutil.walk_packages(package.__path__, f"{__package__}.")]
+
+
+def _content(name: str) -> str | bytes:
+    """Return a module's source or, where it is installed without, its bytecode."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    loader: Any = spec.loader
+    return loader.get_source(name) or marshal.dumps(loader.get_code(name))
+
+
+def folders() -> list[Path]:
+    """Return where compiled code is looked for, in this order; it is written to the first that can be.
+
+    ``NUMBA_CACHE_DIR`` alone where it is set, else beside the kernels and in the user's cache folder.
+    """
+    if config.CACHE_DIR:
+        return [Path(config.CACHE_DIR, "fastjac")]
+    user = Path(AppDirs(appname="numba", appauthor=False).user_cache_dir, "fastjac")
+    beside = Path(__file__).with_name("__pycache__")
+    return [beside, user] if user.is_absolute() else [beside]  # "~/..." where there is no home
+
+
+class File:
+    """What numba's dispatcher takes for its cache: the file of one routine.
+
+    Attributes
+    ----------
+    path : Path or None
+        The file that the code was read from or written to.
+    compiled : bool
+        Whether the routine was compiled in this process.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = f"{name}-{fingerprint()[:32]}.nbc"
+        self.path: Path | None = None
+        self.compiled = False
+
+    @property
+    def cache_path(self) -> str | None:
+        """The folder, for numba's statistics."""
+        return str(self.path.parent) if self.path else None
+
+    def read(self) -> bytes | None:
+        """Return what `write` was given, in whatever process, or None."""
+        for folder in folders():
+            with contextlib.suppress(OSError):
+                content = (folder / self.name).read_bytes()
+                digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+                if hashlib.sha256(payload).digest() == digest:
+                    self.path = folder / self.name
+                    return payload
+        return None
+
+    def write(self, payload: bytes) -> None:
+        """Write the file, if there is a folder for it."""
+        content = hashlib.sha256(payload).digest() + payload
+        for folder in folders():
+            with contextlib.suppress(OSError):
+                _replace(folder / self.name, content)
+                self.path = folder / self.name
+                return
+        _warn_in_memory()
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """Return what `save_overload` was given, in whatever process, or None."""
+        payload = self.read()
+        return None if payload is None else _rebuilt(context, payload)
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Keep a compiled routine."""
+        self.compiled = True
+        self.write(_reduced(result))
+
+
+def _reduced(result: Any) -> bytes:
+    """Return what `_rebuilt` makes the compiled routine of again, in a tenth of the time that numba takes."""
+    (name, kind, (code, bitcode)), descriptor, *parts, _ = result._reduce()
+    symbols = descriptor.llvm_func_name, descriptor.llvm_cpython_wrapper_name
+    declared = binding.parse_assembly("".join(f'@"{symbol}" = global i8 0\n' for symbol in symbols))
+    # The bitcode serves those who compile a caller of the routine, or export it; numba reads it each time.
+    # The last of all are the environments of the functions called, for exceptions and conversions to Python
+    # objects, of which there are none. To read them imports numba's array functions.
+    reduced: bytes = dumps((bitcode, (name, kind, (code, declared.as_bitcode())), descriptor, *parts, ()))
+    return reduced
+
+
+def _rebuilt(context: Any, reduced: bytes) -> Any:
+    # numba's runtime, but for what numba would compile of it now: the routine contains that.
+    for name, address in _nrt_python.c_helpers.items():
+        binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+    if config.NRT_STATS:
+        _nrt_python.memsys_enable_stats()
+    bitcode, *parts = pickle.loads(reduced)
+    result = CompileResult._rebuild(context, *parts)
+    result.library._get_module_for_linking = functools.cache(lambda: binding.parse_bitcode(bitcode))
+    return result
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that whoever reads it finds all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _warn_in_memory() -> None:
+    warnings.warn(
+        "fastjac can write compiled code to no folder and compiles in each process: "
+        "set NUMBA_CACHE_DIR to a writable one, or run `fastjac warmup` where the package can be written",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+_compiled: dict[str, Any] = {}
+
+
+def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
+    """Return ``function`` compiled for ``signature`` alone, from its file where there is one.
+
+    ``name`` tells it from all others.
+    """
+    with global_compiler_lock:  # Threads that want the same function wait for the first.
+        if name not in _compiled:
+            copy = python_types.FunctionType(function.__code__, function.__globals__, name)
+            copy.__qualname__ = name
+            dispatcher = numba.njit(nogil=True, error_model="numpy")(copy)
+            dispatcher._cache = File(name)
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()
+            _compiled[name] = dispatcher
+        return _compiled[name]
+
+
+def file_of(routine: Any) -> File:
+    """Return where the code of what `compiled` returned is kept."""
+    file: File = routine._cache
+    return file

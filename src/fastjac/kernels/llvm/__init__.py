@@ -1,0 +1,1 @@
+"""Instructions on vectors: the only folder that knows registers and lanes."""

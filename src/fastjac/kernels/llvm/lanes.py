@@ -1,0 +1,193 @@
+"""Operations on whole vectors, on the rows of a panel and on squares, as LLVM instructions.
+
+`transpose` writes ``side`` rows of at least as many columns exchanged, square by square; rows are ``stride``
+and ``out_stride`` bytes apart. The side is a power of two up to the elements of a vector, and the last square
+overlaps the one before it. `transpose_scaled` writes ``(row - mean) * gain`` so, with one mean for each row
+and a row of gains.
+`scale` computes ``out = (row - mean) * gain`` for the rows of a panel, with one mean for each row, ``step``
+bytes from the one before, and a row of gains. It writes the vectors that hold the first ``cols`` columns: a
+mean that is NaN would make the zeros behind them NaN for good.
+`head` multiplies the rows of a panel of the last layer's weights by the head: row m becomes
+``(row m - base + extra) * gain[m]``, the row of the pivot ``extra * gain[m]``, with ``extra`` the sum of
+``shared`` of the rows times ``shares``; the spared row is left out.
+`add` adds one padded vector to another, and tells whether all sums are finite.
+`divide` divides a padded vector by a number, and leaves the negative quotients in its place.
+`largest` finds the first of the largest elements, NaN left aside, and its position.
+`nonzero` lists the positions of the elements of a padded vector that are not 0, and returns how many they
+are; what follows them in the list, as long as the vector, is of no use.
+Addresses are integers; nothing outside the named ranges is read or written.
+"""
+
+from __future__ import annotations
+
+import math
+
+from llvmlite import ir
+
+from fastjac.kernels.llvm.tiles import emit_tile
+from fastjac.kernels.llvm.vectors import INT, NV, Loop, Vectors
+
+
+def emit_transpose(
+    vectors: Vectors,
+    cols: ir.Value,
+    source: ir.Value,
+    stride: ir.Value,
+    out: ir.Value,
+    out_stride: ir.Value,
+    mean: ir.Value | None = None,
+    gain: ir.Value | None = None,
+) -> None:
+    """Emit the transposition of some rows, scaled where there is a gain; see the top of this file."""
+    builder, lanes = vectors.builder, vectors.lanes
+    lows = [] if mean is None else [vectors.broadcast(mean, i * vectors.size) for i in range(lanes)]
+    loop = Loop(builder, INT(0), builder.add(cols, INT(lanes - 1)), lanes, [])
+    last = builder.sub(cols, INT(lanes))
+    first = builder.select(builder.icmp_signed("<", loop.i, last), loop.i, last)
+    source = builder.add(source, builder.mul(first, INT(vectors.size)))
+    out = builder.add(out, builder.mul(first, out_stride))
+    rows = [vectors.load(builder.add(source, builder.mul(stride, INT(i))), 0) for i in range(lanes)]
+    if gain is not None:
+        factor = vectors.load(gain, builder.mul(first, INT(vectors.size)))
+        rows = [builder.fmul(builder.fsub(row, low), factor) for row, low in zip(rows, lows, strict=True)]
+    # Bit by bit, swap that of the row's number with that of the lane's.
+    for bit in (1 << shift for shift in range(lanes.bit_length() - 1)):
+        for i in range(lanes):
+            if not i & bit:
+                low, high = rows[i], rows[i | bit]
+                from_low = [lanes + (k ^ bit) if k & bit else k for k in range(lanes)]
+                from_high = [lanes + k if k & bit else k ^ bit for k in range(lanes)]
+                rows[i], rows[i | bit] = (
+                    vectors.shuffle(low, high, from_low),
+                    vectors.shuffle(low, high, from_high),
+                )
+    for i, row in enumerate(rows):
+        vectors.store(row, builder.add(out, builder.mul(out_stride, INT(i))), 0)
+    loop.close([])
+
+
+def emit_scale(
+    vectors: Vectors,
+    rows: ir.Value,
+    cols: ir.Value,
+    panel: ir.Value,
+    mean: ir.Value,
+    step: ir.Value,
+    gain: ir.Value,
+    out: ir.Value,
+) -> None:
+    """Emit the scaling of a panel's columns; see the top of this file."""
+    builder, size = vectors.builder, vectors.target.vector_bytes
+    factors = [vectors.load(gain, j * size) for j in range(NV)]
+    loop = Loop(builder, INT(0), rows, 1, [])
+    at = builder.mul(loop.i, INT(NV * size))
+    low = vectors.broadcast(mean, builder.mul(loop.i, step))
+    for j, factor in enumerate(factors):
+        with builder.if_then(builder.icmp_signed(">", cols, INT(j * vectors.lanes))):
+            place = builder.add(at, INT(j * size))
+            value = builder.fsub(vectors.load(panel, place), low)
+            vectors.store(builder.fmul(value, factor), out, place)
+    loop.close([])
+
+
+def emit_head(
+    vectors: Vectors,
+    rows: ir.Value,
+    shared: ir.Value,
+    panel: ir.Value,
+    shares: ir.Value,
+    gain: ir.Value,
+    base: ir.Value,
+    pivot: ir.Value,
+    spared: ir.Value,
+    units: ir.Value,
+    out: ir.Value,
+) -> None:
+    """Emit a panel's rows multiplied by the head; see the top of this file."""
+    builder, size = vectors.builder, vectors.target.vector_bytes
+    row = INT(NV * size)
+    extra = emit_tile(vectors, 1, NV, shared, shares, row, panel, row, units)
+    mean = [builder.fsub(vectors.load(base, j * size), extra[j]) for j in range(NV)]
+    loop = Loop(builder, INT(0), rows, 1, [out])
+    (to,) = loop.values
+    at = builder.add(panel, builder.mul(loop.i, row))
+    factor = vectors.broadcast(gain, builder.mul(loop.i, INT(vectors.size)))
+    at_pivot = builder.icmp_signed("==", loop.i, pivot)
+    for j in range(NV):
+        value = builder.select(at_pivot, extra[j], builder.fsub(vectors.load(at, j * size), mean[j]))
+        vectors.store(builder.fmul(value, factor), to, j * size)
+    # The row after the spared one takes its place.
+    step = builder.select(builder.icmp_signed("==", loop.i, spared), INT(0), row)
+    loop.close([builder.add(to, step)])
+
+
+def emit_add(vectors: Vectors, size: ir.Value, values: ir.Value, others: ir.Value) -> ir.Value:
+    """Emit the sum of two vectors, and whether all of it is finite; see the top of this file."""
+    builder, bits = vectors.builder, ir.VectorType(ir.IntType(1), vectors.lanes)
+    loop = Loop(builder, INT(0), size, vectors.lanes, [ir.Constant(bits, [0] * vectors.lanes)])
+    at = builder.mul(loop.i, INT(vectors.size))
+    total = builder.fadd(vectors.load(values, at), vectors.load(others, at))
+    vectors.store(total, values, at)
+    broken = builder.fcmp_unordered("!=", builder.fsub(total, total), vectors.zero)
+    loop.close([builder.or_(loop.values[0], broken)])
+    lanes = ir.IntType(vectors.lanes)
+    return builder.icmp_signed("==", builder.bitcast(loop.values[0], lanes), lanes(0))
+
+
+def emit_divide(
+    vectors: Vectors, size: ir.Value, values: ir.Value, divisor: ir.Value, quotients: ir.Value
+) -> None:
+    """Emit the division of a vector by a number; see the top of this file."""
+    builder = vectors.builder
+    loop = Loop(builder, INT(0), size, vectors.lanes, [])
+    at = builder.mul(loop.i, INT(vectors.size))
+    quotient = builder.fdiv(vectors.load(values, at), vectors.splat(divisor))
+    vectors.store(quotient, quotients, at)
+    vectors.store(builder.fneg(quotient), values, at)
+    loop.close([])
+
+
+def emit_largest(vectors: Vectors, size: ir.Value, values: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Emit the position of the largest of some elements and that one; see the top of this file."""
+    builder, lanes = vectors.builder, vectors.lanes
+    kind, bits = ir.VectorType(INT, lanes), ir.IntType(lanes)
+    end, none = vectors.splat(size), ir.Constant(vectors.type, [-math.inf] * lanes)
+    loop = Loop(builder, INT(0), builder.add(size, INT(lanes - 1)), lanes, [none])
+    inside = builder.add(vectors.splat(loop.i), ir.Constant(kind, list(range(lanes))))
+    inside = builder.icmp_signed("<", inside, end)
+    value = vectors.load(values, builder.mul(loop.i, INT(vectors.size)))
+    value = builder.select(inside, value, none)
+    loop.close([builder.select(builder.fcmp_ordered(">", value, loop.values[0]), value, loop.values[0])])
+    top = vectors.most(loop.values[0])
+
+    # Backwards, so that the first is found last.
+    count = builder.sdiv(builder.add(size, INT(lanes - 1)), INT(lanes))
+    loop = Loop(builder, INT(0), count, 1, [INT(0)])
+    start = builder.mul(builder.sub(builder.sub(count, INT(1)), loop.i), INT(lanes))
+    value = vectors.load(values, builder.mul(start, INT(vectors.size)))
+    equal = builder.bitcast(builder.fcmp_ordered("==", value, vectors.splat(top)), bits)
+    first = builder.add(start, builder.zext(builder.cttz(equal, ir.IntType(1)(0)), INT))
+    loop.close([builder.select(builder.icmp_unsigned("!=", equal, bits(0)), first, loop.values[0])])
+    return loop.values[0], top
+
+
+def emit_nonzero(vectors: Vectors, size: ir.Value, values: ir.Value, out: ir.Value) -> ir.Value:
+    """Emit the list of positions of elements that are not 0; see the top of this file."""
+    builder, part = vectors.builder, vectors.target.vector_bytes // 8
+    kind, bits = ir.VectorType(INT, part), ir.VectorType(ir.IntType(1), part)
+    name = f"llvm.experimental.vector.compress.v{part}i64"
+    compress = vectors.function(name, [kind, bits, kind], kind)
+    loop = Loop(builder, INT(0), size, vectors.lanes, [INT(0), ir.Constant(kind, list(range(part)))])
+    count, positions = loop.values
+    value = vectors.load(values, builder.mul(loop.i, INT(vectors.size)))
+    found = builder.fcmp_unordered("!=", value, vectors.zero)
+    for first in range(0, vectors.lanes, part):
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), part), list(range(first, first + part)))
+        mask = builder.shuffle_vector(found, found, lanes)
+        listed = builder.call(compress, [positions, mask, ir.Constant(kind, ir.Undefined)])
+        builder.store(listed, vectors.at(out, builder.mul(count, INT(8)), kind), align=8)
+        number = builder.ctpop(builder.bitcast(mask, ir.IntType(part)))
+        count = builder.add(count, builder.zext(number, INT))
+        positions = builder.add(positions, ir.Constant(kind, [part] * part))
+    loop.close([count, positions])
+    return loop.values[0]

@@ -1,0 +1,5 @@
+"""Networks from ONNX files, which are read without the onnx package and without trust in them."""
+
+from fastjac.models.onnx.graph import read_onnx
+
+__all__ = ["read_onnx"]

@@ -1,5 +1,0 @@
-"""Networks from ONNX files, which are read without the onnx package and without trust in them."""
-
-from fastjac.onnx.graph import read_onnx
-
-__all__ = ["read_onnx"]
