@@ -107,7 +107,7 @@ class Calls:
             What errors call the outputs.
         """
         if n_threads == 1 and (result := self._short_way(name, given, out)):
-            return result
+            return tuple(result)
         n_threads, signature = threads.thread_count(n_threads), SIGNATURES[name]
         inputs = {
             label: as_samples(value, label, self.sizes[signature.inputs[label]])
@@ -146,6 +146,7 @@ class Calls:
 
         The long way costs a few microseconds, which is more than a small network takes.
         """
+        array: Any
         arrays, dtype = [], self.dtype
         for value in given.values():
             kind = type(value)
