@@ -3,12 +3,22 @@
 import functools
 import os
 import signal
+import subprocess
 import sys
 
 import numpy as np
 from oracles import Case
 
 SAMPLES, FATAL = 4000, 2500
+
+
+def run(folder, *command):
+    """Run Python in a folder, in a process of its own; return what it printed."""
+    result = subprocess.run(
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 def network():

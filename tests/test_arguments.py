@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from calls import METHODS, as_out, buffers, call, vectors
 from oracles import DTYPES, Case
-from test_network import METHODS, as_out, buffers, call, vectors
 
 from fastjac import Network, jacobian
 

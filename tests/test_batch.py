@@ -5,10 +5,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from calls import METHODS, as_out, buffers, call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import DTYPES, Case, assert_right, cases, near_corner
-from test_network import METHODS, as_out, buffers, call
 
 import fastjac
 from fastjac import Network

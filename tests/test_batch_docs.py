@@ -1,24 +1,17 @@
 """docs/batches.md says what is so."""
 
 import re
-from pathlib import Path
 
 import numpy as np
+from markdown import blocks, read, section
 
-TEXT = (Path(__file__).parents[1] / "docs" / "batches.md").read_text(encoding="utf-8")
-
-
-def blocks(heading):
-    """Return the code blocks of a section."""
-    section = re.split(r"^#+ ", TEXT, flags=re.MULTILINE)
-    (found,) = (part for part in section if part.startswith(heading))
-    return re.findall(r"^```python\n(.*?)^```$", found, re.DOTALL | re.MULTILINE)
+TEXT = read("docs/batches.md")
 
 
 def test_the_blocks_run_one_after_the_other():
     names = {}
     for heading in ("Batches", "Results larger", "Summaries"):
-        for block in blocks(heading):
+        for block in blocks(section(TEXT, heading), "python"):
             exec(block, names)
     assert names["jac"].shape == (1000 % 256, 10, 64)
     assert names["largest"] == np.abs(names["net"].jacobian(names["x"])).max()

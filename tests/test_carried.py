@@ -1,11 +1,11 @@
 """Tangents carried along with the forward pass, in networks of every size, not only where that is faster."""
 
 import pytest
+from accuracy import assert_accurate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nonfinite import assert_same_pattern, places, poisoned
 from oracles import DTYPES, HEADS, HIDDEN, Case, assert_a_batch_is_right_after_nan, assert_right, cases
-from test_accuracy import assert_accurate
-from test_nonfinite import assert_same_pattern, places, poisoned
 
 from fastjac import Network
 from fastjac.kernels import packing

@@ -1,14 +1,12 @@
 """The recipe for Dask, on a cluster of processes."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster_scripts import inputs, network
-from test_batch_docs import blocks
+from cluster_scripts import inputs, network, run
+from markdown import blocks, read, section
 
 import fastjac
 
@@ -16,19 +14,11 @@ pytest.importorskip("dask.array")
 pytest.importorskip("distributed")
 
 
-def run(folder, *command):
-    result = subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=500, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
 @pytest.mark.filterwarnings("ignore")  # Dask's own
 def test_the_recipe_as_documented(tmp_path):
     import dask.array as da
 
-    (recipe,) = blocks("Dask")
+    (recipe,) = blocks(section(read("docs/batches.md"), "Dask"), "python")
     (tmp_path / "recipe.py").write_text(recipe)
     fastjac.save(network(), tmp_path / "model.npz")
     da.to_npy_stack(tmp_path / "x", da.from_array(inputs(), chunks=(500, -1)))

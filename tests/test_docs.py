@@ -1,21 +1,13 @@
 """README.md says what is so."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-README = Path(__file__).parents[1] / "README.md"
+from markdown import blocks, read
 
 
 @pytest.fixture
 def text():
-    return README.read_text(encoding="utf-8")
-
-
-def blocks(text, language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return read("README.md")
 
 
 def test_set_up_is_two_commands(text):

@@ -1,26 +1,21 @@
 """docs/embedding.md works as printed."""
 
-import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown import blocks, read
 
 import fastjac
 
-TEXT = (Path(__file__).parents[1] / "docs" / "embedding.md").read_text(encoding="utf-8")
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+TEXT = read("docs/embedding.md")
 
 
 def test_the_python_recipes_run_in_order(tmp_path):
     names = {}
-    for number, block in enumerate(blocks("python")):
+    for number, block in enumerate(blocks(TEXT, "python")):
         file = tmp_path / f"recipe{number}.py"
         file.write_text(block)
         exec(compile(block, str(file), "exec"), names)
@@ -30,7 +25,7 @@ def test_the_python_recipes_run_in_order(tmp_path):
 
 def test_newtons_method_gets_to_the_target():
     names = {}
-    exec(blocks("python")[1], names)
+    exec(blocks(TEXT, "python")[1], names)
     y, _ = names["model"].value_and_jacobian(names["x"])
     np.testing.assert_allclose(y, [0.3, -0.2], atol=1e-12)
 
@@ -40,9 +35,9 @@ def test_the_c_recipe_builds_and_agrees(tmp_path):
     rng = np.random.default_rng(0)
     net = fastjac.Network([(rng.normal(size=(8, 32)), rng.normal(size=32)), (rng.normal(size=(32, 4)), None)])
     fastjac.save(net, tmp_path / "model.npz")
-    (program,) = blocks("c")
+    (program,) = blocks(TEXT, "c")
     (tmp_path / "main.c").write_text(program)
-    commands = next(block for block in blocks("sh") if "main.c" in block)
+    commands = next(block for block in blocks(TEXT, "sh") if "main.c" in block)
     commands = commands.replace("fastjac ", f"{sys.executable} -m fastjac ", 1)
     subprocess.run(["sh", "-e", "-c", commands + "./main > printed"], cwd=tmp_path, check=True)
     y, jac = net.value_and_jacobian(np.zeros(8))

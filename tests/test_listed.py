@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from accuracy import assert_accurate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nonfinite import assert_as_reference, places, poisoned
 from oracles import DTYPES, Case, assert_a_batch_is_right_after_nan, assert_right, cases
-from test_accuracy import assert_accurate
-from test_nonfinite import assert_as_reference, places, poisoned
 
 from fastjac import Network
 from fastjac.kernels import packing

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster_scripts import inputs, network
-from test_batch_docs import blocks
-from test_dask import run
+from cluster_scripts import inputs, network, run
+from markdown import blocks, read, section
 
 import fastjac
 
@@ -15,7 +14,7 @@ pytest.importorskip("ray.data")
 
 
 def test_the_recipe_as_documented(tmp_path):
-    (recipe,) = blocks("Ray Data")
+    (recipe,) = blocks(section(read("docs/batches.md"), "Ray Data"), "python")
     reading = (
         "import numpy as np\n"
         "rows = ray.data.read_parquet('results').take_all()\n"

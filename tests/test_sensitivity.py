@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import DTYPES, Case, cases
 
 from fastjac import Network
-from fastjac.batches.calls import sensitivity
+from fastjac.batches import sensitivity
 
 REDUCTIONS = ["mean_abs", "class_mean", "frobenius", "spectral"]
 RTOL = {np.float32: 1e-5, np.float64: 1e-12}
