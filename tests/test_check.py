@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import DTYPES, Case, cases
 
 from fastjac import Network, check_jacobian, reference
+from support.oracles import DTYPES, Case, cases
 
 CASES = {
     "relu": Case((7, 12, 4)),

@@ -5,12 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
-from calls import METHODS, as_out, buffers, call, vectors
 from hypothesis import given
-from oracles import DTYPES, Case, assert_right, cases
 
 import fastjac
 from fastjac import Network
+from support.calls import METHODS, as_out, buffers, call, vectors
+from support.oracles import DTYPES, Case, assert_right, cases
 
 
 @pytest.fixture(params=DTYPES)
