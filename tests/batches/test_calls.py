@@ -5,13 +5,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastjac
 from fastjac import Network
 from fastjac.batches import chunks
 from support.calls import METHODS, as_out, buffers, call
+from support.examples import examples
 from support.oracles import DTYPES, Case, assert_right, cases, near_corner
 
 THREADS = [1, 2, 3, 8, "all"]
@@ -102,7 +103,7 @@ def test_chunks_leave_nothing_out(samples, n_threads):
     size=st.integers(4, 10**6),
     n_threads=st.integers(1, 100),
 )
-@settings(max_examples=200)
+@examples(200)
 def test_chunks_are_consecutive_groups_and_none_too_long(samples, cost, size, n_threads):
     group, end = chunks.group_of(cost), 0
     assert group == 1 or group * cost <= chunks.HEAVIEST

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 
 from fastjac import Network, reference
 from support import exact
 from support.accuracy import assert_accurate, errors
+from support.examples import examples
 from support.oracles import (
     DTYPES,
     HEADS,
@@ -20,13 +21,13 @@ from support.oracles import (
 )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(cases(hidden=["relu"], heads=["softmax"], depth=3))
 def test_any_relu_softmax_network(case):
     assert_accurate(case)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(cases(hidden=[n for n in HIDDEN if n != "gelu"], heads=[n for n in HEADS if n != "gelu"], depth=5))
 def test_any_network(case):
     assert_accurate(case)
@@ -139,7 +140,7 @@ def test_errors_over_many_networks(widths, scale, head, dtype):
     assert np.all(ours <= 2 * theirs), ours / theirs
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(cases(depth=3))
 def test_the_two_exact_evaluations_agree(case):
     net, x = case.network(), case.x()

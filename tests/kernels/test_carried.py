@@ -1,13 +1,14 @@
 """Tangents carried along with the forward pass, in networks of every size, not only where that is faster."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac import Network
 from fastjac.kernels import packing
 from fastjac.kernels.llvm import vectors
 from support.accuracy import assert_accurate
+from support.examples import examples
 from support.nonfinite import assert_same_pattern, places, poisoned
 from support.oracles import (
     DTYPES,
@@ -39,14 +40,14 @@ def test_the_networks_here_carry_tangents():
     assert all(Case(widths).network()._packed.across for widths in WIDTHS)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(cases(hidden=[n for n in HIDDEN if n != "gelu"], heads=[n for n in HEADS if n != "gelu"], depth=4,
              widths=st.integers(1, 40)), st.integers(1, 5))  # fmt: skip
 def test_errors_are_at_most_twice_the_reference_s(case, n_inputs):
     assert_accurate(Case((n_inputs, *case.widths[1:]), *list(vars(case).values())[1:]))
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(cases(depth=4, widths=st.integers(1, 20)), st.integers(1, 5), st.lists(places, min_size=1, max_size=3))
 def test_nan_is_where_it_is_without_carrying(case, n_inputs, places):
     case = Case((n_inputs, *case.widths[1:]), *list(vars(case).values())[1:])

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac.kernels.context import Context
+from support.examples import examples
 from support.oracles import Case, cases
 
 SAMPLES = 19  # at least one whole block, and samples behind it
@@ -103,7 +104,7 @@ def test_no_result_depends_on_what_scratch_memory_holds(case, dtype):
     check(Case(case.widths, case.activation, case.head, dtype))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(cases(widths=st.integers(1, 40), depth=4))
 def test_no_result_depends_on_what_scratch_memory_holds_in_random_networks(case):
     check(case)

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac import Network
 from fastjac.kernels import packing
 from support.accuracy import assert_accurate
+from support.examples import examples
 from support.nonfinite import assert_as_reference, places, poisoned
 from support.oracles import DTYPES, Case, assert_a_batch_is_right_after_nan, assert_right, cases
 
@@ -31,13 +32,13 @@ def test_the_networks_here_have_such_products():
     assert listed(Case((40, 50, 60, 10), "relu6").network()) == 0
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(cases(hidden=["relu", "relu", "relu", "tanh"], depth=5))
 def test_errors_are_at_most_twice_the_reference_s(case):
     assert_accurate(case)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(cases(hidden=["relu"], depth=4, widths=st.integers(30, 50)), st.lists(places, min_size=1, max_size=3))
 def test_nan_is_where_the_reference_has_it(case, places):
     assert_as_reference(*poisoned(case, places))

@@ -4,22 +4,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac import Network
 from fastjac.layers import HEADS_ONLY
+from support.examples import examples
 from support.nonfinite import SPECIAL, assert_as_reference, places, poisoned
 from support.oracles import DTYPES, HEADS, HIDDEN, Case, cases
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(cases(depth=4, widths=st.integers(1, 40)), st.lists(places, min_size=1, max_size=3))
 def test_any_network_is_nan_exactly_where_the_reference_is(case, places):
     assert_as_reference(*poisoned(case, places))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     cases(hidden=["relu"], heads=["softmax"], depth=2, widths=st.integers(1, 40)),
     st.lists(places, min_size=1, max_size=2),

@@ -5,11 +5,12 @@ from dataclasses import replace
 import autograd
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fastjac import Network
 from fastjac.layers import HEADS_ONLY
+from support.examples import examples
 from support.oracles import (
     AUTOGRAD,
     DTYPES,
@@ -61,13 +62,13 @@ def assert_all_right(case):
         assert_close(got[1], expected, (4 + np.log2(given_vector.size)) * tolerance)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(cases())
 def test_any_network_matches_the_reference(case):
     assert_all_right(case)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(two_layers)
 def test_any_relu_softmax_network_matches_the_reference(case):
     assert_all_right(case)
@@ -134,7 +135,7 @@ def test_any_network_matches_autograd(case):
 def test_any_network_matches_a_framework(library, oracle):
     pytest.importorskip(library)
 
-    @settings(max_examples=25)
+    @examples(25)
     @given(cases(depth=4))
     def matches(case):
         net, x = case.network(), case.x()
