@@ -60,7 +60,7 @@ def test_eight_threads_share_a_network(widths, dtype):
                 assert all(np.array_equal(a, b) for a, b in zip(got, right, strict=True))
 
     run(*(lambda i=i: work(i) for i in range(THREADS)))
-    contexts = net._functions.contexts._contexts
+    contexts = net._calls.contexts.made
     assert 1 <= len(contexts) <= THREADS
     assert not any(context.record["taken"] for context in contexts)
 

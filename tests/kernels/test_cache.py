@@ -132,7 +132,7 @@ with event.install_recorder("numba:compile") as compiled:
         fastjac.value_and_jacobian(x, w1, b1, w2, b2)
 print(len(compiled.buffer))
 """
-    count = len(routines._ROUTINES) * len(FLOATS)
+    count = len(routines.NAMES) * len(FLOATS)
     ready = fastjac.warmup()
     assert len(ready) == count
     assert {routine.path.parent for routine in ready} == {Path(os.environ["NUMBA_CACHE_DIR"], "fastjac")}

@@ -151,7 +151,7 @@ def loop(dtype):
     case = Case((20, 32, 5), dtype=np.dtype(dtype).type)
     net, x = case.network(), case.x()
     y, jac = net.value_and_jacobian(x)
-    context = Context(net._packed)
+    context = Context(net.packed)
     routine, address = routines.routine("value_and_jacobian", net.dtype), context.address
 
     @njit

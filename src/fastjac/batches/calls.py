@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,9 +146,9 @@ class Calls:
 
         The long way costs a few microseconds, which is more than a small network takes.
         """
-        array: Any
         arrays, dtype = [], self.dtype
-        for value in given.values():
+        values: Iterable[Any] = given.values()
+        for value in values:
             kind = type(value)
             array = (
                 value if kind is np.ndarray else np.array(value) if kind is list or kind is tuple else None
@@ -177,11 +177,11 @@ class Calls:
             check_array(value, label, (*lead, self.sizes[signature.inputs[label]]), self.dtype)
         labels = [f"{label} in out" for label in signature.outputs] if len(signature.outputs) > 1 else ["out"]
         shapes = [(*lead, *shape) for shape in signature.shapes(*self.sizes.values()).values()]
-        arrays = as_outputs(
-            (out,) if len(labels) == 1 else out, dict(zip(labels, shapes, strict=True)), self.dtype, inputs
-        )
-        if any(array is None for array in (out if isinstance(out, (tuple, list)) else [out])):
-            raise TypeError("out must hold all arrays, got None")
+        outputs = (out,) if len(labels) == 1 else out
+        for label, array in zip(labels, outputs if isinstance(outputs, tuple) else (), strict=False):
+            if array is None:
+                raise TypeError(f"{label} must be an ndarray, got None")
+        arrays = as_outputs(outputs, dict(zip(labels, shapes, strict=True)), self.dtype, inputs)
         samples, cost = math.prod(lead), self.costs[name]
         context, releases = Context(self._packed), samples * cost > HELD
         everything = [inputs[label] for label in signature.inputs] + list(arrays)

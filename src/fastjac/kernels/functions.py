@@ -45,8 +45,8 @@ _FIRST, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _N, _M, _RELEASES, _MOST, _NONE, _NO
     0, 12 * _WORD, _WORD
 )
 # Offsets in the table of a step; the pointers to its arrays follow.
-_CONTEXT, _STEP_ROUTINE, _STEP_RELEASES, _RESULT, _STEP_N, _STEP_M, _SAMPLES, _POINTERS = range(
-    0, 8 * _WORD, _WORD
+_CONTEXT, _STEP_ROUTINE, _STEP_RELEASES, _RESULT, _STEP_N, _STEP_M, _SAMPLES, _ERROR, _POINTERS = range(
+    0, 9 * _WORD, _WORD
 )
 
 
@@ -114,6 +114,7 @@ def step(
     n, m = context.sizes
     pointers = [int(array.ctypes.data) for array in arrays]
     fields = [context.address, routines.address_of(name, dtype), releases, id(result), n, m, samples]
+    fields.append(id(RuntimeError))
     table = _Table(fields + pointers, context, tuple(arrays), result)
     function: Callable[[], Any] = new_function(_definition("step", name, dtype), np.asarray(table))
     return function
@@ -296,7 +297,8 @@ def _emit_step(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) 
     _emit_run(python, name, dtype, routine, releases, context, lengths, read(table, _SAMPLES), pointers)
     builder.ret(python.new_reference(read(table, _RESULT, BYTE_POINTER)))
     builder.position_at_end(busy)
-    builder.ret(python.raise_error("PyExc_RuntimeError", "this step is running: bind one for each thread"))
+    error = read(table, _ERROR, BYTE_POINTER)
+    builder.ret(python.raise_error(error, "this step is running: bind one for each thread"))
 
 
 def _emit_take(python: Interpreter, first: ir.Value) -> tuple[ir.Value, ir.Block]:

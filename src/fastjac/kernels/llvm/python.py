@@ -137,12 +137,11 @@ class Interpreter:
         new = ir.FunctionType(BYTE_POINTER, [each.type for each in arguments])
         return self.builder.call(self.builder.bitcast(function, new.as_pointer()), arguments)
 
-    def raise_error(self, kind: str, message: str) -> ir.Value:
-        """Emit an exception; return null."""
+    def raise_error(self, kind: ir.Value, message: str) -> ir.Value:
+        """Emit an exception of a kind, a Python class; return null."""
         module = self.builder.module
         content = bytearray(message.encode() + b"\0")
-        text = ir.GlobalVariable(module, ir.ArrayType(ir.IntType(8), len(content)), f"{kind}.message")
+        text = ir.GlobalVariable(module, ir.ArrayType(ir.IntType(8), len(content)), "message")
         text.initializer, text.linkage = ir.Constant(text.value_type, content), "internal"
-        error = self.builder.load(ir.GlobalVariable(module, BYTE_POINTER, kind))
-        self.call("PyErr_SetString", ir.VoidType(), error, self.builder.bitcast(text, BYTE_POINTER))
+        self.call("PyErr_SetString", ir.VoidType(), kind, self.builder.bitcast(text, BYTE_POINTER))
         return BYTE_POINTER(None)
