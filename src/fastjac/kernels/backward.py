@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
-from fastjac.kernels.intrinsics import head, listed_tile, scale, tiles
+from fastjac.kernels.intrinsics import head, integers, listed_tile, scale, tiles, vector
 from fastjac.kernels.panels import (
     copy,
     copy_rows,
     exchange,
     exchange_panels,
     inner,
-    integers,
     rows_times,
     tile_rows,
-    vector,
 )
 from fastjac.kernels.simd import LISTED, MR, TARGET, itemsize, panel_width
 

@@ -36,6 +36,8 @@ from numba.core.runtime import _nrt_python
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
+from fastjac.kernels.linking import OUTERMOST
+
 if config.DISABLE_JIT:
     raise ImportError("fastjac computes in compiled code only: unset NUMBA_DISABLE_JIT")
 
@@ -176,7 +178,7 @@ def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
         if name not in _compiled:
             copy = python_types.FunctionType(function.__code__, function.__globals__, name)
             copy.__qualname__ = name
-            dispatcher = numba.njit(nogil=True, error_model="numpy")(copy)
+            dispatcher = numba.njit(nogil=True, error_model="numpy", **OUTERMOST)(copy)
             dispatcher._cache = File(name)
             dispatcher.compile(signature)
             dispatcher.disable_compile()

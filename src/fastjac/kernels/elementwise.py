@@ -18,6 +18,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from fastjac.kernels.intrinsics import from_bits, to_bits
+from fastjac.kernels.linking import INNER
 from fastjac.layers import ACTIVATIONS
 
 _CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
@@ -31,9 +32,9 @@ _SQRT_HALF = math.sqrt(0.5)
 _GELU_TANH = math.sqrt(2 / math.pi)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 
-_compiled = njit(error_model="numpy", fastmath={"contract"})
+_compiled = njit(error_model="numpy", fastmath={"contract"}, **INNER)
 # A call in a loop's body would keep it scalar.
-_inlined = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
+_inlined = njit(error_model="numpy", fastmath={"contract"}, forceinline=True, **INNER)
 
 
 class _Format(NamedTuple):

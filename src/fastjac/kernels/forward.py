@@ -17,18 +17,27 @@ from fastjac.kernels.elementwise import (
     exp,
     exponentials,
 )
-from fastjac.kernels.intrinsics import add, divide, dots, largest, long_row, nonzero, scale, tiles
+from fastjac.kernels.intrinsics import (
+    add,
+    divide,
+    dots,
+    integers,
+    largest,
+    long_row,
+    nonzero,
+    scale,
+    tiles,
+    vector,
+)
 from fastjac.kernels.panels import (
     all_finite,
     clear_tail,
     copy,
     exchange,
     inner,
-    integers,
     rows_times,
     tile_rows,
     times_rows,
-    vector,
     vector_bytes,
 )
 from fastjac.kernels.simd import LONG, NV, itemsize, panel_width

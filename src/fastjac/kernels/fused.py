@@ -9,13 +9,13 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import carray, from_dtype, types
+from numba import from_dtype, types
 
 from fastjac.kernels.backward import jacobian
 from fastjac.kernels.compiling import compiled
 from fastjac.kernels.context import CONTEXT, LAYER, STEP
 from fastjac.kernels.forward import sample
-from fastjac.kernels.intrinsics import address, pointer
+from fastjac.kernels.intrinsics import address, vector
 from fastjac.kernels.panels import copy, exchange, inner
 from fastjac.kernels.products import cotangent, tangent
 from fastjac.kernels.simd import panel_width
@@ -32,8 +32,8 @@ def _disjoint(a, b):
 @inner
 def _open(at):
     """Return the context at an address as an array of one, and its layers."""
-    contexts = carray(pointer(at), 1, CONTEXT)
-    return contexts, carray(pointer(contexts[0].layers), contexts[0].n_layers, LAYER)
+    contexts = vector(CONTEXT, at, 1)
+    return contexts, vector(LAYER, contexts[0].layers, contexts[0].n_layers)
 
 
 def _value(at, x, y):
@@ -54,7 +54,7 @@ def _value_and_jacobian(at, x, y, jac):
     """Write ``y`` (B * M,) and ``jac`` (B * M, N) for ``x`` (B * N,); return as `_value` does."""
     contexts, layers = _open(at)
     context = contexts[0]
-    steps = carray(pointer(context.steps), context.n_steps, STEP)
+    steps = vector(STEP, context.steps, context.n_steps)
     n_inputs, n_outputs = context.n_inputs, context.n_outputs
     samples = x.size // n_inputs
     if x.size != samples * n_inputs or y.size != samples * n_outputs:

@@ -6,18 +6,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
-from fastjac.kernels.intrinsics import dots, long_row, pointer, transpose, transpose_scaled
+from fastjac.kernels.intrinsics import dots, integers, long_row, transpose, transpose_scaled, vector
+from fastjac.kernels.linking import INNER
 from fastjac.kernels.simd import DOTS, MR, NV, itemsize, panel_width
 
-inner = njit(nogil=True, error_model="numpy")
-
-
-@inner
-def vector(dtype, at, size):
-    """Return ``size`` elements at an address as an array."""
-    return carray(pointer(at), size, dtype)
+inner = njit(nogil=True, error_model="numpy", **INNER)
 
 
 @inner
@@ -25,12 +20,6 @@ def vector_bytes(dtype, size):
     """Return the bytes of a vector that is padded to whole panels."""
     width = panel_width(dtype)
     return (size + width - 1) // width * width * itemsize(dtype)
-
-
-@inner
-def integers(at, size):
-    """Return ``size`` int64 at an address as an array."""
-    return carray(pointer(at), size, np.int64)
 
 
 @inner

@@ -13,10 +13,11 @@ import numpy as np
 from numba import from_dtype, njit, types
 
 from fastjac.kernels.compiling import compiled
+from fastjac.kernels.linking import INNER
 
-_inner = njit(nogil=True, error_model="numpy")
+_inner = njit(nogil=True, error_model="numpy", **INNER)
 # Sums in whichever order is fastest.
-_summing = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+_summing = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"}, **INNER)
 
 
 @_summing
