@@ -146,17 +146,20 @@ def loop(dtype):
 
     from fastjac.kernels import fused
     from fastjac.kernels.context import Context
+    from fastjac.kernels.intrinsics import address as address_of
 
     case = Case((20, 32, 5), dtype=np.dtype(dtype).type)
     net, x = case.network(), case.x()
     y, jac = net.value_and_jacobian(x)
     context = Context(net._packed)
-    routine, address = fused.routine("value_and_jacobian", net.dtype), context.address
+    routine, address = fused.routine(net.dtype), context.address
+
+    mode = fused.VALUE_AND_JACOBIAN
 
     @njit
     def repeat(times, address, x, y, jac):
         for _ in range(times):
-            routine(address, x, y, jac)
+            routine(address, mode, 1, address_of(x), 0, address_of(y), address_of(jac))
 
     def counted(times):
         before = rtsys.get_allocation_stats()

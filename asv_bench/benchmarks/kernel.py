@@ -18,7 +18,7 @@ class KernelAlone:
         self.net, self.x = random_network(shape, dtype)
         self.y, self.jac = results(self.net)
         self.context = Context(self.net._packed)
-        self.loop = peak.repeated(fused.routine("value_and_jacobian", self.net.dtype))
+        self.loop = peak.repeated(fused.routine(self.net.dtype))
         self.time_100_calls(shape, dtype)
         check((self.y, self.jac), self.net.layers, self.x)
 

@@ -41,7 +41,7 @@ def sample_costs(packed: Packed) -> tuple[int, int]:
     return passes, passes + packed.plan.multiply_adds
 
 
-def _terms(cost: int) -> tuple[int, bool]:
+def call_terms(cost: int) -> tuple[int, bool]:
     """Return the most samples of one call, and whether one sample's lets other threads run."""
     return max(LONGEST // cost, group_of(cost)), cost > HELD
 
@@ -62,7 +62,7 @@ class Calls(Functions):
 
     def __init__(self, packed: Packed) -> None:
         self.costs = sample_costs(packed)
-        terms = {name: _terms(self.costs[name == "value_and_jacobian"]) for name in NAMES}
+        terms = {name: call_terms(self.costs[name == "value_and_jacobian"]) for name in NAMES}
         super().__init__(packed.layers[0].w.dtype, Contexts(packed), terms)
         n_inputs, n_outputs = self.contexts.sizes
         self.sizes = {"x": n_inputs, "u": n_inputs, "v": n_outputs}

@@ -11,8 +11,9 @@ from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac.arguments import as_outputs, as_samples
-from fastjac.kernels import fused
-from fastjac.kernels.context import Context
+from fastjac.batches import call_terms, plain, sample_costs
+from fastjac.kernels.context import Contexts
+from fastjac.kernels.entry import OF, bound
 from fastjac.kernels.packing import Packed
 from fastjac.layers import Activation, Layer, as_layers
 from fastjac.network import Network
@@ -26,15 +27,23 @@ PACKED_FROM = 16
 
 
 class _Call:
-    """Room for a network of some sizes whose weights come with each call, and the routine to call."""
+    """Room for a network of some sizes whose weights come with each call.
+
+    Attributes
+    ----------
+    fits : callable
+        ``fits(x, w1, b1, w2, b2, (y, jac))`` writes the results and returns whether the arrays fit.
+    """
 
     def __init__(self, n: int, h: int, m: int, kind: str) -> None:
         dtype = np.dtype(kind)
         first = Layer(np.zeros((n, h), dtype), np.zeros(h, dtype), Activation("relu"))
         last = Layer(np.zeros((h, m), dtype), np.zeros(m, dtype), Activation("softmax"))
-        self.context = Context(Packed([first, last], Plan((n, h, m)), raw=True))
-        self.address = self.context.address
-        self.routine = fused.routine("value_and_jacobian_of", dtype)
+        packed = Packed([first, last], Plan((n, h, m)), raw=True)
+        most, releases = call_terms(sample_costs(packed)[1])
+        contexts = Contexts(packed)
+        contexts.add()
+        self.fits = bound(OF, dtype, contexts, max(most, PACKED_FROM), releases)
 
 
 class _Calls(threading.local):
@@ -103,8 +112,7 @@ def value_and_jacobian(
                 y, jac = (None, None) if out is None else out
                 y = np.empty(m, kind) if y is None else y
                 jac = np.empty((m, n), kind) if jac is None else jac
-                call = _calls.get(n, h, m, kind)
-                if call.routine(call.address, x, w1, b1, w2, b2, y, jac) == fused.OK:
+                if _calls.get(n, h, m, kind).fits(x, w1, b1, w2, b2, (y, jac)):
                     return y, jac
             except (TypeError, ValueError):
                 pass  # The checks below find what is wrong, or convert it.
@@ -120,10 +128,13 @@ def value_and_jacobian(
     if samples.size >= PACKED_FROM * n:
         net = Network([first[:2], last[:2]])
         return net.value_and_jacobian(samples, out=(y, jac), threads=n_threads)
-    call = _calls.get(n, h, m, dtype.char)
-    inputs = np.require(samples, dtype, ["C", "A"])
-    flat = (inputs.reshape(-1), first.w, first.b, last.w, last.b, y.reshape(-1), jac.reshape(-1, n))
-    call.routine(call.address, *flat)
+    inputs, *weights = (
+        plain(np.require(array, dtype, ["C", "A"]), dtype)
+        for array in (samples.reshape(-1, n), first.w, first.b, last.w, last.b)
+    )
+    written = plain(y.reshape(-1, m), dtype), plain(jac.reshape(-1, m, n), dtype)
+    if not _calls.get(n, h, m, dtype.char).fits(inputs, *weights, written):
+        raise RuntimeError("an array was changed during the call")
     return y, jac
 
 

@@ -37,8 +37,8 @@ def warmup() -> list[Ready]:
     """Compile every routine for float32 and float64 that no earlier run has compiled, and load all.
 
     Afterwards no call in this process compiles or loads code; and none compiles in any process that finds
-    the files, which then need only be readable. About a minute where nothing has been compiled, less than
-    half a second after that.
+    the files, which then need only be readable. Some twenty seconds where nothing has been compiled, less
+    than half a second after that.
 
     Returns
     -------
@@ -47,12 +47,11 @@ def warmup() -> list[Ready]:
     """
     ready = []
     for dtype in FLOATS:
-        for name in fused._ROUTINES:
-            start = time.perf_counter()
-            file = compiling.file_of(fused.routine(name, dtype))
-            seconds = time.perf_counter() - start
-            ready.append(Ready(f"{name} {dtype}", file.compiled, file.path, seconds))
-        for name in entry.NAMES:
+        start = time.perf_counter()
+        file = compiling.file_of(fused.routine(dtype))
+        seconds = time.perf_counter() - start
+        ready.append(Ready(f"routine {dtype}", file.compiled, file.path, seconds))
+        for name in (*entry.NAMES, entry.OF):
             entry.load(name, dtype)
         calling.functions(dtype)
     replace(Network)

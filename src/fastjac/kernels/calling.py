@@ -37,45 +37,33 @@ INT32 = ir.IntType(32)
 FUNCTION_TYPE = ir.FunctionType(INT32, [BYTE_POINTER] * 4)
 
 
-def routine_type(kinds: Sequence[types.Array]) -> ir.FunctionType:
-    """Return the type of the machine code of a routine."""
-    convention = cpu_target.target_context.call_conv
-    return convention.get_function_type(types.intp, [types.intp, *kinds])
+_ARGUMENTS = [types.intp] * fused.ARGUMENTS
+
+
+def routine_type() -> ir.FunctionType:
+    """Return the type of the machine code of the routine."""
+    return cpu_target.target_context.call_conv.get_function_type(types.intp, _ARGUMENTS)
 
 
 def emit_call(
     builder: ir.IRBuilder,
-    kinds: Sequence[types.Array],
     routine: ir.Value,
     context: ir.Value,
-    shapes: Sequence[Sequence[ir.Value]],
-    pointers: Sequence[ir.Value],
+    mode: int,
+    samples: ir.Value,
+    x: ir.Value,
+    given: ir.Value | None,
+    y: ir.Value,
+    out: ir.Value | None,
 ) -> ir.Value:
-    """Emit a call of ``routine`` with the address ``context`` and arrays of ``shapes``; return the status."""
-    arguments = [context]
-    for kind, pointer, shape in zip(kinds, pointers, shapes, strict=True):
-        arguments.append(_array(builder, kind, pointer, shape))
-    target = cpu_target.target_context
-    _, status = target.call_conv.call_function(builder, routine, types.intp, [types.intp, *kinds], arguments)
+    """Emit a call of the routine, with pointers for the addresses that it takes; return the status."""
+    addresses = [
+        INT(0) if pointer is None else builder.ptrtoint(pointer, INT) for pointer in (x, given, y, out)
+    ]
+    arguments = [context, INT(mode), samples, *addresses]
+    convention = cpu_target.target_context.call_conv
+    _, status = convention.call_function(builder, routine, types.intp, _ARGUMENTS, arguments)
     return builder.trunc(status, INT32)
-
-
-def _array(
-    builder: ir.IRBuilder, kind: types.Array, pointer: ir.Value, shape: Sequence[ir.Value]
-) -> ir.Value:
-    """Return numba's array of ``shape`` at a pointer that it does not own."""
-    target = cpu_target.target_context
-    array = cgutils.create_struct_proxy(kind)(target, builder)
-    itemsize = INT(kind.dtype.bitwidth // 8)
-    strides = [itemsize] if len(shape) == 1 else [builder.mul(shape[1], itemsize), itemsize]
-    array.meminfo = cgutils.get_null_value(array.meminfo.type)
-    array.parent = cgutils.get_null_value(array.parent.type)
-    array.nitems = functools.reduce(builder.mul, shape)
-    array.itemsize = itemsize
-    array.data = builder.bitcast(pointer, array.data.type)
-    array.shape = cgutils.pack_array(builder, shape)
-    array.strides = cgutils.pack_array(builder, strides)
-    return array._getvalue()
 
 
 def emit_status(builder: ir.IRBuilder, wrong: ir.Value, status: int) -> None:
@@ -95,7 +83,7 @@ def _field(builder: ir.IRBuilder, record: ir.Value, field: int) -> ir.Value:
     return builder.gep(builder.bitcast(record, INT.as_pointer()), [INT(field)])
 
 
-def _emit_function(module: ir.Module, dtype: np.dtype[Any], name: str) -> None:
+def _emit_function(module: ir.Module, name: str) -> None:
     """Emit ``int name(record, x, y, jac)``, which one thread at a time gets through."""
     function = ir.Function(module, FUNCTION_TYPE, name)
     builder = ir.IRBuilder(function.append_basic_block())
@@ -106,12 +94,11 @@ def _emit_function(module: ir.Module, dtype: np.dtype[Any], name: str) -> None:
     old = builder.extract_value(exchanged, 0)
     emit_status(builder, builder.icmp_signed("==", old, INT(_TAKEN)), BUSY)
     emit_status(builder, builder.icmp_signed("!=", old, INT(_FREE)), CLOSED)
-    n, m, context, routine = (
-        builder.load(_field(builder, record, field)) for field in (INPUTS, OUTPUTS, CONTEXT, ROUTINE)
-    )
-    kinds = fused.array_types("value_and_jacobian", dtype)
-    routine = builder.inttoptr(routine, routine_type(kinds).as_pointer())
-    status = emit_call(builder, kinds, routine, context, ([n], [m], [m, n]), pointers)
+    context, routine = (builder.load(_field(builder, record, field)) for field in (CONTEXT, ROUTINE))
+    routine = builder.inttoptr(routine, routine_type().as_pointer())
+    x, y, jac = pointers
+    mode = fused.VALUE_AND_JACOBIAN
+    status = emit_call(builder, routine, context, mode, INT(1), x, None, y, jac)
     builder.store_atomic(INT(_FREE), state, "release", align=8)
     builder.ret(status)
 
@@ -142,7 +129,7 @@ class _Functions:
         names = [f"fastjac.{function}.{dtype}" for function in ("call", "close")]
         self._library = cpu_target.target_context.codegen().create_library(f"fastjac.calling.{dtype}")
         module = self._library.create_ir_module("fastjac.calling")
-        _emit_function(module, dtype, names[0])
+        _emit_function(module, names[0])
         _emit_close(module, names[1])
         self._library.add_ir_module(module)
         self._library.finalize()
@@ -158,9 +145,9 @@ def functions(dtype: np.dtype[Any]) -> _Functions:
 
 
 @functools.cache
-def routine_address(name: str, dtype: np.dtype[Any]) -> int:
-    """Return the address of a routine's machine code, which stays for as long as the process."""
-    (compiled,) = fused.routine(name, dtype).overloads.values()
+def routine_address(dtype: np.dtype[Any]) -> int:
+    """Return the address of the routine's machine code, which stays for as long as the process."""
+    (compiled,) = fused.routine(dtype).overloads.values()
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
 
 
@@ -177,7 +164,7 @@ def fill(
         OUTPUTS: n_outputs,
         STATE: _FREE,
         CONTEXT: context,
-        ROUTINE: routine_address("value_and_jacobian", dtype),
+        ROUTINE: routine_address(dtype),
     }
     record[list(fields)] = list(fields.values())
 

@@ -35,6 +35,17 @@ SHAPES = {
 }
 
 NAMES = tuple(SHAPES)
+# The same with weights that come with each call, and that all samples share.
+OF = "value_and_jacobian_of"
+_SHAPES = {**SHAPES, OF: (("n", "nh", "h", "hm", "m", "m", "mn"), 5)}
+_SHARED = {OF: range(1, 5)}
+_MODES = {
+    "value": fused.VALUE,
+    "value_and_jacobian": fused.VALUE_AND_JACOBIAN,
+    "vjp": fused.VJP,
+    "jvp": fused.JVP,
+    OF: fused.VALUE_AND_JACOBIAN_OF,
+}
 
 INT32 = ir.IntType(32)
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
@@ -80,9 +91,11 @@ class _Table:
         self, name: str, dtype: np.dtype[Any], contexts: Contexts, most: int, releases: bool
     ) -> None:
         self.contexts = contexts
-        routine = calling.routine_address(name, dtype)
+        routine = calling.routine_address(dtype)
         known = (id(tuple), id(np.ndarray), id(dtype))
-        self.fields = np.array([contexts.address, routine, *known, *contexts.sizes, releases, most])
+        self.fields = np.array(
+            [contexts.address, routine, *known, *contexts.sizes, releases, most, contexts.hidden]
+        )
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -90,7 +103,7 @@ class _Table:
 
 
 # Offsets in a table.
-_FIRST, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _N, _M, _RELEASES, _MOST = range(0, 72, 8)
+_FIRST, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _N, _M, _RELEASES, _MOST, _H = range(0, 80, 8)
 
 
 def bound(
@@ -216,7 +229,8 @@ def emit_call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.
 
 def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     """Emit ``PyObject *function(PyObject *table, PyObject *const *arguments, Py_ssize_t count)``."""
-    shapes, n_read = SHAPES[name]
+    shapes, n_read = _SHAPES[name]
+    shared = _SHARED.get(name, ())
     kind = ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT])
     function = ir.Function(module, kind, _symbol(name, dtype))
     builder = ir.IRBuilder(function.append_basic_block())
@@ -239,7 +253,7 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     outputs = read(arguments, 8 * n_read, BYTE_POINTER)
     require(read(outputs, _TYPE), read(table, _TUPLE))
     require(read(outputs, LENGTH), INT(len(shapes) - n_read))
-    lengths = {"n": read(table, _N), "m": read(table, _M)}
+    lengths = {"n": read(table, _N), "m": read(table, _M), "h": read(table, _H)}
     pointers = []
     axes, samples = INT32(0), INT(1)  # before those of one sample, and how many of these there are
     for number, shape in enumerate(shapes):
@@ -257,13 +271,24 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
             axes, batch = extra, builder.icmp_unsigned("==", extra, INT32(1))
             samples = builder.select(batch, read(lengths_at, 0), INT(1))
             require(samples, read(table, _MOST), "<=")
+        elif number in shared:
+            require(extra, INT32(0))
         else:
             require(extra, axes)
             require(builder.select(batch, read(lengths_at, 0), INT(1)), samples)
-        lengths_at = builder.gep(lengths_at, [builder.mul(axes, INT32(8))], source_etype=ir.IntType(8))
+        if number not in shared:
+            lengths_at = builder.gep(lengths_at, [builder.mul(axes, INT32(8))], source_etype=ir.IntType(8))
         for axis, length in enumerate(shape):
             require(read(lengths_at, 8 * axis), lengths[length])
         pointers.append(read(array, _FIELDS.data, BYTE_POINTER))
+
+    x, *others = pointers[:n_read]
+    y, *results = pointers[n_read:]
+    given = others[0] if others else None
+    if shared:
+        given = builder.alloca(BYTE_POINTER, len(others))
+        for i, weights in enumerate(others):
+            builder.store(weights, builder.gep(given, [INT(i)]))
 
     # The first context that is free. Who holds the interpreter's lock may read and write which are.
     assert CONTEXT.fields is not None
@@ -282,20 +307,26 @@ def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
     builder.position_at_end(take)
     write(context, taken_at, INT(1))
 
-    kinds = fused.array_types(name, dtype)
-    routine = read(table, _ROUTINE, calling.routine_type(kinds).as_pointer())
+    routine = read(table, _ROUTINE, calling.routine_type().as_pointer())
     releases = builder.icmp_signed("!=", read(table, _RELEASES), INT(0))
     releases = builder.or_(releases, batch)
-    sizes = [[lengths[length] for length in shape] for shape in shapes]
-    for size in sizes:
-        size[0] = builder.mul(samples, size[0])
     before = builder.block
     with builder.if_then(releases):
         saved, saving = call("PyEval_SaveThread", BYTE_POINTER), builder.block
     thread = builder.phi(BYTE_POINTER)
     thread.add_incoming(saved, saving)
     thread.add_incoming(BYTE_POINTER(None), before)
-    status = calling.emit_call(builder, kinds, routine, builder.ptrtoint(context, INT), sizes, pointers)
+    status = calling.emit_call(
+        builder,
+        routine,
+        builder.ptrtoint(context, INT),
+        _MODES[name],
+        samples,
+        x,
+        given,
+        y,
+        results[0] if results else None,
+    )
     with builder.if_then(releases):
         call("PyEval_RestoreThread", ir.VoidType(), thread)
     write(context, taken_at, INT(0))

@@ -22,10 +22,12 @@ from fastjac.kernels.intrinsics import (
     divide,
     dots,
     integers,
+    larger,
     largest,
     long_row,
     nonzero,
     scale,
+    smaller,
     tiles,
     vector,
 )
@@ -49,15 +51,16 @@ def _times_raw(dtype, context, layer, x, out):
     size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
     lanes = width // NV
     if cols >= lanes:
-        vectors = min(LONG, cols // lanes)
+        vectors = smaller(LONG, cols // lanes)
         for start in range(0, cols, vectors * lanes):
-            at = min(start, cols - vectors * lanes) * size  # The last row overlaps the one before it.
+            at = smaller(start, cols - vectors * lanes) * size  # The last row overlaps the one before it.
             row = width * size
             long_row(dtype, vectors, layer.fan_in, x, row, layer.w + at, cols * size, context.units, out + at)
     else:
         w = vector(dtype, layer.w, layer.fan_in * cols)
         values, sums = vector(dtype, x, layer.fan_in), vector(dtype, out, cols)
-        sums[:] = 0
+        for h in range(cols):
+            sums[h] = 0
         for n in range(layer.fan_in):
             for h in range(cols):
                 sums[h] += values[n] * w[n * cols + h]
@@ -128,7 +131,7 @@ def _carry(dtype, context, layers, x):
         else:
             index, count = _units_before(context, layers, i)
             whole, tail = layer.fan_out // width, layer.fan_out % width
-            for first, panels, cols in ((0, whole, width), (whole, min(tail, 1), tail)):
+            for first, panels, cols in ((0, whole, width), (whole, smaller(tail, 1), tail)):
                 tiles(
                     dtype,
                     rows,
@@ -149,7 +152,7 @@ def _carry(dtype, context, layers, x):
                     0,
                 )
             at, following = following, at
-            for p in range(whole + min(tail, 1)):
+            for p in range(whole + smaller(tail, 1)):
                 copy(dtype, at + p * panel, width, layer.a + p * row)
         if not _activate(dtype, layer):
             return False
@@ -193,7 +196,7 @@ def _forward_block(dtype, context, layers, x, y):
     size, width = itemsize(dtype), panel_width(dtype)
     row, stride = width * size, context.n_inputs * size
     for n in range(0, context.n_inputs, width):
-        cols = min(width, context.n_inputs - n)
+        cols = smaller(width, context.n_inputs - n)
         exchange(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
     at = context.block_x
     for layer in layers:
@@ -202,7 +205,7 @@ def _forward_block(dtype, context, layers, x, y):
         for start in range(0, rows, block):
             tiles(
                 dtype,
-                min(block, rows - start),
+                smaller(block, rows - start),
                 width,
                 1,
                 layer.fan_in,
@@ -241,13 +244,14 @@ def _head_block(dtype, context, layer):
     best, largest = integers(context.bests, lanes), vector(dtype, context.edge, lanes)
     rest, total = vector(dtype, context.edge + row, lanes), vector(dtype, context.edge + 2 * row, lanes)
     pivot, log = vector(dtype, context.edge + 3 * row, lanes), vector(dtype, context.edge + 4 * row, lanes)
-    best[:] = 0
+    for i in range(lanes):
+        best[i] = 0
     copy(dtype, layer.block_a, lanes, context.edge)
     for m in range(1, outputs):
         z = vector(dtype, layer.block_a + m * row, lanes)
         for i in range(lanes):
             best[i] = m if z[i] > largest[i] else best[i]
-            largest[i] = max(z[i], largest[i])
+            largest[i] = larger(z[i], largest[i])
     for m in range(outputs):
         z = vector(dtype, layer.block_a + m * row, lanes)
         share = vector(dtype, context.block_shares + m * row, lanes)

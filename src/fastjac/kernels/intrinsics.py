@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
@@ -48,13 +49,13 @@ from fastjac.kernels.tiles import (
 @overload(itemsize, strict=False, jit_options=INNER)
 def _itemsize(dtype):  # type: ignore[no-untyped-def]
     value = itemsize(as_dtype(dtype.dtype))
-    return lambda dtype: value
+    return lambda dtype: np.intp(value)  # A literal would make callees of its own for each value.
 
 
 @overload(panel_width, strict=False, jit_options=INNER)
 def _panel_width(dtype):  # type: ignore[no-untyped-def]
     value = panel_width(as_dtype(dtype.dtype))
-    return lambda dtype: value
+    return lambda dtype: np.intp(value)
 
 
 def _made(
@@ -213,6 +214,28 @@ def integers(typing: Any, at: Any, size: Any) -> Any:
         return _emit_view(context, builder, signature.return_type, *args)
 
     return types.Array(types.int64, 1, "C")(types.intp, types.intp), codegen
+
+
+def _choice(name: str, comparison: str) -> Any:
+    """Return an intrinsic ``name(a, b)``: ``b`` where it compares so with ``a``, else ``a``."""
+
+    def definition(typing: Any, a: Any, b: Any) -> Any:
+        kind = types.unliteral(a)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+            first, second = args
+            compare = builder.fcmp_ordered if isinstance(kind, types.Float) else builder.icmp_signed
+            return builder.select(compare(comparison, second, first), second, first)
+
+        return kind(kind, kind), codegen
+
+    definition.__name__ = definition.__qualname__ = name
+    definition.__doc__ = f"Return what Python's {'min' if comparison == '<' else 'max'} does."
+    return intrinsic(definition)
+
+
+# numba's min and max are functions of tuples, which it compiles for each type.
+smaller, larger = _choice("smaller", "<"), _choice("larger", ">")
 
 
 @intrinsic

@@ -8,7 +8,8 @@ What numba calls its code libraries is no public interface of it: with a version
 functions are compiled as numba does, with the same results.
 """
 
-# mypy: disable-error-code="no-untyped-call, no-untyped-def"
+# numba is not typed.
+# mypy: disable-error-code="no-untyped-call, no-untyped-def, misc, has-type"
 
 from __future__ import annotations
 
@@ -36,22 +37,22 @@ class _Library(JITCodeLibrary):
         """Remember the library of a function that is called, whose code is needed at the end only."""
         self._linking_libraries.append(library)
 
-    def _link(self) -> None:
-        """Take in the code of all functions that are called, each once."""
+    def _link(self, module: Any) -> None:
+        """Link the code of all functions that are called to this one's module, each once."""
         runtime = rtsys.library
-        libraries = {id(library): library for library in _called(self)}
-        for library in libraries.values():
+        for library in _called(self):
             if library is not runtime:
                 self._reload_init.update(library._reload_init)
+                # A library that is finalised contains the others.
                 ready = library._finalized and not isinstance(library, _Inner)
-                module = library._get_module_for_linking() if ready else library._final_module
-                self._final_module.link_in(module, preserve=True)
-        if any(f.is_declaration and f.name.startswith("NRT_") for f in self._final_module.functions):
-            self._final_module.link_in(runtime._get_module_for_linking(), preserve=True)
+                part = library._get_module_for_linking() if ready else library._final_module
+                module.link_in(part, preserve=True)
+        if any(f.is_declaration and f.name.startswith("NRT_") for f in module.functions):
+            module.link_in(runtime._get_module_for_linking(), preserve=True)
 
 
 def _called(library: Any) -> Iterator[Any]:
-    """Yield the libraries of all functions that are called below one, some more than once."""
+    """Yield the libraries of all functions that are called below one, after one that calls them."""
     found = {id(library)}
     queue = list(library._linking_libraries)
     while queue:
@@ -59,7 +60,6 @@ def _called(library: Any) -> Iterator[Any]:
         if id(following) not in found:
             found.add(id(following))
             yield following
-            # A library that is finalised contains the others.
             if isinstance(following, _Inner) or not following._finalized:
                 queue.extend(following._linking_libraries)
 
@@ -85,11 +85,12 @@ class _Inner(_Library):
 
     def _get_module_for_linking(self) -> Any:
         if self._shared_module is None:
-            self._link()
-            for function in self._final_module.functions:
+            module = self._final_module.clone()
+            self._link(module)
+            for function in module.functions:
                 if not function.is_declaration and function.linkage == binding.Linkage.external:
                     function.linkage = "linkonce_odr"
-            self._shared_module = self._final_module
+            self._shared_module = module
         return self._shared_module
 
 
@@ -102,7 +103,7 @@ class _Outermost(_Library):
         self._raise_if_finalized()
         module = self._final_module
         own = {value.name for value in _defined(module) if value.linkage != binding.Linkage.linkonce_odr}
-        self._link()
+        self._link(module)
         # Then LLVM drops, clones and inlines them as it sees fit.
         for value in _defined(module):
             if value.name not in own:
@@ -112,6 +113,9 @@ class _Outermost(_Library):
         passes.run(module, builder)
         module.verify()
         self._finalize_final_module()
+
+    def _get_module_for_linking(self) -> Any:
+        return binding.parse_assembly("")  # The machine code is there, for whoever calls it.
 
 
 def _defined(module: Any) -> Iterator[Any]:
@@ -180,9 +184,10 @@ def _define(function: ir.Function, emit: Callable[[ir.IRBuilder], None]) -> None
 
 
 links_once = numba.__version__.startswith(KNOWN)
-# Options of `numba.njit` for functions that compiled code calls, and for those called from outside.
-INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# Options of `numba.njit` for functions that compiled code calls, and for those called from outside. In inner
+# ones there is nothing to rewrite for numba, and no array of their own whose references it would count.
+INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "no_rewrites": True}
 OUTERMOST: dict[str, Any] = {"no_cfunc_wrapper": True}
 if links_once:
-    INNER["pipeline_class"] = _InnerCompiler
+    INNER |= {"pipeline_class": _InnerCompiler, "_nrt": False}
     OUTERMOST["pipeline_class"] = _OutermostCompiler

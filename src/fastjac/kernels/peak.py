@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from fastjac.kernels.fused import VALUE_AND_JACOBIAN
 from fastjac.kernels.intrinsics import address
 from fastjac.kernels.simd import INT, TARGET, Loop, Vectors
 
@@ -110,14 +111,14 @@ def _run_stream(array, lines, repeats):
         _write(array.dtype, address(array), lines, True)
 
 
-def repeated(routine: Callable[..., int]) -> Callable[..., int]:
-    """Return a compiled ``f(count, *arguments)`` that calls ``routine`` without Python in between."""
+def repeated(routine: Any) -> Callable[..., int]:
+    """Return a compiled ``f(count, context, x, y, jac)`` that calls the routine without Python in between."""
 
     @njit
-    def repeat(count, *arguments):
+    def repeat(count, context, x, y, jac):
         status = 0
         for _ in range(count):
-            status |= routine(*arguments)
+            status |= routine(context, VALUE_AND_JACOBIAN, 1, address(x), 0, address(y), address(jac))
         return status
 
     result: Callable[..., int] = repeat
