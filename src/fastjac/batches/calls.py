@@ -15,9 +15,9 @@ from fastjac.arguments import as_outputs, as_samples, check_array
 from fastjac.batches import threads
 from fastjac.batches.chunks import (
     GROUP,
-    LONGEST,
+    HELD,
+    call_terms,
     chunks,
-    group_of,
     helpers,
     plain,
     rows,
@@ -29,7 +29,6 @@ from fastjac.kernels.packing import Packed
 from fastjac.kernels.signatures import SIGNATURES
 
 Array = NDArray[Any]
-HELD = 1 << 16  # multiply-adds of one sample that keeps the interpreter's lock: handing it over takes as long
 SHORT = 1 << 14  # numbers of an input that are converted at once, not chunk by chunk
 RESULT_BYTES = 16 << 20  # of the Jacobians that an iterator makes at a time
 
@@ -71,8 +70,7 @@ class Calls:
 
     def _first(self, name: str, *arguments: Any) -> Any:
         """Make a routine's function, and call it."""
-        cost = self.costs[name]
-        function = bound(name, self.dtype, self.contexts, max(LONGEST // cost, group_of(cost)), cost > HELD)
+        function = bound(name, self.dtype, self.contexts, *call_terms(self.costs[name]))
         setattr(self, name, function)
         return function(*arguments)
 

@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
-from fastjac.kernels.llvm.intrinsics import head, scale, tiles
+from fastjac.kernels.llvm.intrinsics import head, integers, scale, smaller, tiles, vector
 from fastjac.kernels.llvm.vectors import MR, TARGET, itemsize, panel_width
 from fastjac.kernels.panels import (
     copy,
     copy_rows,
     exchange,
     exchange_panels,
+    exchange_scaled,
     inner,
-    integers,
     rows_times,
     tile_rows,
-    vector,
 )
 
 # The rows of a softmax Jacobian sum to zero: up to this many of them, that of the most probable class
@@ -62,13 +61,13 @@ def _multiply(dtype, context, layer, step, spared, jac, ahead):
     left = _left(dtype, context, layer, step, rows)
     block, whole, tail = tile_rows(rows), step.n // width, step.n % width
     if step.out == 0 and step.n * size % SAME_SET == 0:
-        block = min(block, WAYS)
+        block = smaller(block, WAYS)
     # A panel is used for all rows while it is in the first cache; but where the whole vector factor stays
     # in the second, all panels for some rows, so that the Jacobian is written in a few long runs.
     many = 1 if layer.raw or layer.count * step.n * size > SECOND_CACHE else whole
     p = 0
     while p * width < step.n:
-        panels, cols = (min(many, whole - p), width) if p < whole else (1, tail)
+        panels, cols = (smaller(many, whole - p), width) if p < whole else (1, tail)
         right, stride = step.vector + p * layer.fan_out * row, layer.fan_out * size
         if layer.raw:
             right = context.panel
@@ -81,7 +80,7 @@ def _multiply(dtype, context, layer, step, spared, jac, ahead):
         if sparing and not step.out:
             rest = context.edge + MR * row if ragged else target + spared * step.n * size
         for start in range(0, rows, block):
-            count = min(block, rows - start)
+            count = smaller(block, rows - start)
             offsets = context.jac_rows + 8 * start
             if ragged:
                 offsets = context.panel_rows
@@ -156,7 +155,7 @@ def _head_columns(dtype, context, layer, rows, panels):
     _column_means(dtype, context, layer, rows, panels)
     for p in range((layer.fan_out + width - 1) // width):
         at = panels + p * rows * width * size
-        cols = min(width, layer.fan_out - p * width)
+        cols = smaller(width, layer.fan_out - p * width)
         scale(dtype, rows, cols, at, context.mean, size, context.gain + p * width * size, at)
     pivot = context.pivot
     if pivot >= 0:
@@ -174,12 +173,12 @@ def _write_columns(dtype, context, layer, rows, panels, jac):
     skipped = rows - n_inputs
     _column_means(dtype, context, layer, rows, panels)
     for p in range((cols + width - 1) // width):
-        exchange(
+        exchange_scaled(
             dtype,
             panels + (p * rows + skipped) * row,
             row,
             n_inputs,
-            min(width, cols - p * width),
+            smaller(width, cols - p * width),
             jac + p * width * stride,
             stride,
             context.mean + skipped * size,
@@ -233,7 +232,7 @@ def jacobian(dtype, context, layers, steps, best, jac, more):
                 dtype,
                 context.scaled + p * n_outputs * row,
                 n_outputs,
-                min(width, n_inputs - p * width),
+                smaller(width, n_inputs - p * width),
                 jac + p * row,
                 context.jac_rows,
             )

@@ -267,12 +267,15 @@ class Contexts:
     ----------
     sizes : (int, int)
         N and M.
+    hidden : int
+        Units of the first layer.
     address : int
         Of the address of the first context, or of 0 where there is none.
     """
 
     def __init__(self, packed: Packed) -> None:
         self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
+        self.hidden = packed.plan.sizes[1]
         self.made: list[Context] = []
         self._packed = packed
         self._first = np.zeros(1, np.int64)

@@ -17,7 +17,20 @@ from fastjac.kernels.elementwise import (
     exp,
     exponentials,
 )
-from fastjac.kernels.llvm.intrinsics import add, divide, dots, largest, long_row, nonzero, scale, tiles
+from fastjac.kernels.llvm.intrinsics import (
+    add,
+    divide,
+    dots,
+    integers,
+    larger,
+    largest,
+    long_row,
+    nonzero,
+    scale,
+    smaller,
+    tiles,
+    vector,
+)
 from fastjac.kernels.llvm.vectors import LONG, itemsize, panel_width
 from fastjac.kernels.panels import (
     all_finite,
@@ -25,11 +38,9 @@ from fastjac.kernels.panels import (
     copy,
     exchange,
     inner,
-    integers,
     rows_times,
     tile_rows,
     times_rows,
-    vector,
     vector_bytes,
 )
 from fastjac.kernels.target import NV
@@ -41,15 +52,16 @@ def _times_raw(dtype, context, layer, x, out):
     size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
     lanes = width // NV
     if cols >= lanes:
-        vectors = min(LONG, cols // lanes)
+        vectors = smaller(LONG, cols // lanes)
         for start in range(0, cols, vectors * lanes):
-            at = min(start, cols - vectors * lanes) * size  # The last row overlaps the one before it.
+            at = smaller(start, cols - vectors * lanes) * size  # The last row overlaps the one before it.
             row = width * size
             long_row(dtype, vectors, layer.fan_in, x, row, layer.w + at, cols * size, context.units, out + at)
     else:
         w = vector(dtype, layer.w, layer.fan_in * cols)
         values, sums = vector(dtype, x, layer.fan_in), vector(dtype, out, cols)
-        sums[:] = 0
+        for h in range(cols):
+            sums[h] = 0
         for n in range(layer.fan_in):
             for h in range(cols):
                 sums[h] += values[n] * w[n * cols + h]
@@ -124,7 +136,7 @@ def _carry(dtype, context, layers, x):
             if i == last:
                 following = context.outcome
             whole, tail = layer.fan_out // width, layer.fan_out % width
-            for first, panels, cols in ((0, whole, width), (whole, min(tail, 1), tail)):
+            for first, panels, cols in ((0, whole, width), (whole, smaller(tail, 1), tail)):
                 tiles(
                     dtype,
                     rows,
@@ -145,8 +157,8 @@ def _carry(dtype, context, layers, x):
                     0,
                 )
             at, following = following, at
-            for p in range(whole + min(tail, 1)):
-                copy(dtype, at + p * panel, min(width, layer.fan_out - p * width), layer.a + p * row)
+            for p in range(whole + smaller(tail, 1)):
+                copy(dtype, at + p * panel, smaller(width, layer.fan_out - p * width), layer.a + p * row)
         if not _activate(dtype, layer):
             return False
         if i < last:
@@ -189,7 +201,7 @@ def _forward_block(dtype, context, layers, x, y):
     size, width = itemsize(dtype), panel_width(dtype)
     row, stride = width * size, context.n_inputs * size
     for n in range(0, context.n_inputs, width):
-        cols = min(width, context.n_inputs - n)
+        cols = smaller(width, context.n_inputs - n)
         exchange(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
     at = context.block_x
     for layer in layers:
@@ -198,7 +210,7 @@ def _forward_block(dtype, context, layers, x, y):
         for start in range(0, rows, block):
             tiles(
                 dtype,
-                min(block, rows - start),
+                smaller(block, rows - start),
                 width,
                 1,
                 layer.fan_in,
@@ -237,13 +249,14 @@ def _head_block(dtype, context, layer):
     best, largest = integers(context.bests, lanes), vector(dtype, context.edge, lanes)
     rest, total = vector(dtype, context.edge + row, lanes), vector(dtype, context.edge + 2 * row, lanes)
     pivot, log = vector(dtype, context.edge + 3 * row, lanes), vector(dtype, context.edge + 4 * row, lanes)
-    best[:] = 0
+    for i in range(lanes):
+        best[i] = 0
     copy(dtype, layer.block_a, lanes, context.edge)
     for m in range(1, outputs):
         z = vector(dtype, layer.block_a + m * row, lanes)
         for i in range(lanes):
             best[i] = m if z[i] > largest[i] else best[i]
-            largest[i] = max(z[i], largest[i])
+            largest[i] = larger(z[i], largest[i])
     for m in range(outputs):
         z = vector(dtype, layer.block_a + m * row, lanes)
         share = vector(dtype, context.block_shares + m * row, lanes)

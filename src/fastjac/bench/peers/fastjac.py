@@ -33,7 +33,7 @@ def kernel_alone(problem: Problem) -> Call:
     net, (y, jac) = _network(problem), problem.outputs()
     repeats = max(1, _MULTIPLY_ADDS // max(net.plan.multiply_adds, 1000))
     context = Context(net.packed)
-    loop = machine.repeated(routines.routine("value_and_jacobian", net.dtype))
+    loop = machine.repeated(routines.routine(net.dtype))
 
     def call() -> tuple[Any, Any]:
         loop(repeats, context.address, problem.x, y, jac)

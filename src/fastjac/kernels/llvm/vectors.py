@@ -14,6 +14,7 @@ from fastjac.kernels.target import Target, target_of
 LONG = 8  # vectors of a long row
 LINE = 64  # bytes of a cache line
 INT = ir.IntType(64)
+INT32 = ir.IntType(32)
 BYTE_POINTER = ir.IntType(8).as_pointer()
 
 
