@@ -9,7 +9,7 @@ import pytest
 from numba import njit, types
 
 import fastjac
-from fastjac.kernels import compiling, fused, linking
+from fastjac.kernels import cache, linking, routines
 from fastjac.kernels.panels import inner, vector_bytes
 
 # Prints a digest of what the methods return, and how they were compiled.
@@ -62,12 +62,12 @@ def test_only_the_outermost_function_has_machine_code():
     def run(x):
         return twice(x) + 1
 
-    routine = compiling.compiled(run, "test_outermost", types.intp(types.intp))
+    routine = cache.compiled(run, "test_outermost", types.intp(types.intp))
     assert routine(20) == 41
     (compiled,) = twice.overloads.values()
     assert compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name) == 0
     (compiled,) = routine.overloads.values()
-    _, module = compiling.instructions(routine)
+    _, module = cache.instructions(routine)
     defined = {function.name for function in module.functions if not function.is_declaration}
     assert defined == {compiled.fndesc.llvm_func_name, compiled.fndesc.llvm_cpython_wrapper_name}
 
@@ -75,25 +75,25 @@ def test_only_the_outermost_function_has_machine_code():
 def test_ordinary_functions_call_inner_ones_and_routines():
     dtype = np.dtype(np.float32)
     net = fastjac.Network([(np.ones((8, 4), dtype), None)])
-    context = net._functions.contexts
+    context = net._calls.contexts
     context.add()
-    routine, mode = fused.routine(dtype), fused.VALUE
+    routine, mode = routines.routine(dtype), routines.VALUE
 
     @njit
     def call(at, x, y):
         return routine(at, mode, 1, x.ctypes.data, 0, y.ctypes.data, 0), vector_bytes(y.dtype, 1)
 
     x, y = np.ones(8, dtype), np.zeros(4, dtype)
-    status, size = call(int(context._first[0]), x, y)
-    assert status == fused.OK
+    status, size = call(int(context.made[0].address), x, y)
+    assert status == routines.OK
     assert size == vector_bytes.py_func(dtype, 1)
     np.testing.assert_array_equal(y, np.full(4, 0.25))
 
 
 def test_the_instructions_of_a_routine_are_kept_once_asked_for(tmp_path, monkeypatch):
-    name, module = compiling.instructions(fused.routine(np.dtype(np.float64)))
-    monkeypatch.setattr(compiling, "_dispatcher", None)
-    again, kept = compiling.instructions(fused.routine(np.dtype(np.float64)))
+    name, module = cache.instructions(routines.routine(np.dtype(np.float64)))
+    monkeypatch.setattr(cache, "_dispatcher", None)
+    again, kept = cache.instructions(routines.routine(np.dtype(np.float64)))
     assert (again, str(kept)) == (name, str(module))
     assert not kept.get_function(name).is_declaration
 
@@ -109,6 +109,6 @@ def test_an_inner_function_is_called_by_ordinary_ones_and_by_routines_after_them
 
     ordinary = njit(lambda x: six_times(x) + 1)
     assert ordinary(5) == 31
-    routine = compiling.compiled(lambda x: twice(x) + six_times(x), "test_after", types.intp(types.intp))
+    routine = cache.compiled(lambda x: twice(x) + six_times(x), "test_after", types.intp(types.intp))
     assert routine(5) == 40
     assert njit(lambda x: six_times(x) + 2)(5) == 32
