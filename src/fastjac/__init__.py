@@ -29,7 +29,7 @@ __all__ = [
     "warmup",
 ]
 
-# Read when first asked for: a service that builds its network from arrays does not wait for them.
+# Imported when first used: a service that builds its network from arrays does not wait for them.
 _LATER = {
     "ModelError": "fastjac.models.files",
     "from_keras": "fastjac.models",
