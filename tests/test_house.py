@@ -15,7 +15,7 @@ FLOORS = [
     {"commands"},
     {"bench"},
     {"fastjac"},
-    {"check", "jacobian", "models", "precompile"},
+    {"check", "explain", "jacobian", "models", "precompile"},
     {"network"},
     {"batches", "embedding"},
     {"arguments", "kernels", "reference"},
