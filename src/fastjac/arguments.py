@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastjac.layers import real_array
-
 Array = NDArray[Any]
+
+
+def real_array(value: ArrayLike, argument: str) -> NDArray[Any]:
+    """Return ``value`` as an array of real numbers; ``argument`` names it in errors."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{argument} has dtype {array.dtype}, expected real numbers")
+    return array
 
 
 def as_samples(value: ArrayLike, name: str, size: int) -> Array:
