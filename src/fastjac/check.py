@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac import reference
-from fastjac.layers import HEADS_ONLY, Activation, Layer, real_array
+from fastjac.arguments import real_array
+from fastjac.layers import HEADS_ONLY, Activation, Layer
 from fastjac.network import Network
 
 Array = NDArray[np.floating[Any]]
