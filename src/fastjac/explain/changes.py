@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastjac.arguments import real_array
 from fastjac.batches.threads import Threads
 from fastjac.explain.names import input_names, output_names
-from fastjac.layers import real_array
 from fastjac.network import Network
 
 Array = NDArray[Any]

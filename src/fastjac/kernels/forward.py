@@ -26,20 +26,21 @@ from fastjac.kernels.llvm.intrinsics import (
     largest,
     long_row,
     nonzero,
+    product,
     scale,
     smaller,
-    tiles,
     vector,
 )
-from fastjac.kernels.llvm.vectors import LONG, itemsize, panel_width
+from fastjac.kernels.llvm.vectors import LONG, MR, itemsize, panel_width
 from fastjac.kernels.panels import (
     all_finite,
+    blocks_of,
     clear_tail,
     copy,
     exchange,
     inner,
     rows_times,
-    tile_rows,
+    tabulate,
     times_rows,
     vector_bytes,
 )
@@ -55,8 +56,7 @@ def _times_raw(dtype, context, layer, x, out):
         vectors = smaller(LONG, cols // lanes)
         for start in range(0, cols, vectors * lanes):
             at = smaller(start, cols - vectors * lanes) * size  # The last row overlaps the one before it.
-            row = width * size
-            long_row(dtype, vectors, layer.fan_in, x, row, layer.w + at, cols * size, context.units, out + at)
+            long_row(dtype, vectors, layer.fan_in, x, layer.w + at, cols * size, context.units, out + at)
     else:
         w = vector(dtype, layer.w, layer.fan_in * cols)
         values, sums = vector(dtype, x, layer.fan_in), vector(dtype, out, cols)
@@ -135,26 +135,18 @@ def _carry(dtype, context, layers, x):
             # Wider layers have written behind the columns of a narrower one, and the head reads zeros there.
             if i == last:
                 following = context.outcome
+            tabulate(dtype, index, count, panel, False, context.table)
             whole, tail = layer.fan_out // width, layer.fan_out % width
             for first, panels, cols in ((0, whole, width), (whole, smaller(tail, 1), tail)):
-                tiles(
+                # One tile reads each weight once.
+                product(
                     dtype,
-                    rows,
-                    cols,
-                    panels,
-                    count,
-                    at,
-                    panel,
-                    layer.across + first * layer.fan_in * row,
-                    layer.fan_in * row,
-                    row,
-                    index,
-                    following + first * panel,
-                    panel,
-                    0,
-                    context.panel_rows,
-                    0,
-                    0,
+                    (rows, cols, panels, rows),
+                    (count, context.table),
+                    (at, 0),
+                    (layer.across + first * layer.fan_in * row, layer.fan_in * row),
+                    (following + first * panel, panel, context.panel_rows),
+                    (0, 0),
                 )
             at, following = following, at
             for p in range(whole + smaller(tail, 1)):
@@ -206,26 +198,18 @@ def _forward_block(dtype, context, layers, x, y):
     at = context.block_x
     for layer in layers:
         rows = layer.fan_out
-        block = tile_rows(rows)
-        for start in range(0, rows, block):
-            tiles(
+        tabulate(dtype, context.units, layer.fan_in, rows * row, False, context.table)
+        blocks, units = blocks_of(dtype, context, layer.fan_in)
+        for block in range(blocks):
+            first = block * units
+            product(
                 dtype,
-                smaller(block, rows - start),
-                width,
-                1,
-                layer.fan_in,
-                layer.w + start * row,
-                rows * row,
-                at,
-                0,
-                row,
-                context.units,
-                layer.block_a,
-                0,
-                0,
-                context.panel_rows + 8 * start,
-                0,
-                0,
+                (rows, width, 1, MR),
+                (smaller(units, layer.fan_in - first), context.table + 16 * first),
+                (layer.w, 0),
+                (at, 0),
+                (layer.block_a, 0, context.panel_rows),
+                (layer.block_a if block else 0, 0),
             )
         at = layer.block_a
         scale(dtype, rows, width, at, layer.minus_b, size, context.ones, at)
@@ -263,7 +247,7 @@ def _head_block(dtype, context, layer):
         for i in range(lanes):
             share[i] = exp(z[i] - largest[i]) if m != best[i] else 0.0
     at, sums = context.block_shares, context.edge + row
-    long_row(dtype, NV, outputs, context.ones, 0, at, row, context.units, sums)
+    long_row(dtype, NV, outputs, context.ones, at, row, context.units, sums)
     for i in range(lanes):
         total[i] = 1 + rest[i]
         pivot[i] = (rest[i] if total[i] <= 2 else -1) / total[i]

@@ -12,13 +12,14 @@ from fastjac.kernels.linking import INNER
 from fastjac.kernels.llvm.intrinsics import (
     dots,
     integers,
+    larger,
     long_row,
     smaller,
     transpose,
     transpose_scaled,
     vector,
 )
-from fastjac.kernels.llvm.vectors import DOTS, MR, itemsize, panel_width
+from fastjac.kernels.llvm.vectors import DOTS, itemsize, panel_width
 from fastjac.kernels.target import NV
 
 inner = njit(nogil=True, error_model="numpy", **INNER)
@@ -32,10 +33,25 @@ def vector_bytes(dtype, size):
 
 
 @inner
-def tile_rows(rows):
-    """Return how many rows a tile takes so that the fewest tiles cover ``rows`` evenly."""
-    tiles = (rows + MR - 1) // MR
-    return (rows + tiles - 1) // tiles
+def tabulate(dtype, index, count, a_panel, compact, table):
+    """Write the table of a `product` over ``count`` units of an index: the byte offsets in A and in B.
+
+    Panels of A lie ``a_panel`` bytes apart; with ``compact`` they hold these units only.
+    """
+    size, width = itemsize(dtype), panel_width(dtype)
+    units, pairs = integers(index, count), integers(table, 2 * count)
+    for i in range(count):
+        column = i if compact else units[i]
+        pairs[2 * i] = column // width * a_panel + column % width * size
+        pairs[2 * i + 1] = units[i] * width * size
+
+
+@inner
+def blocks_of(dtype, context, count):
+    """Return in how many blocks of units a panel of B stays in the first cache, and the units of a block."""
+    most = larger(context.first_cache // 4 // (panel_width(dtype) * itemsize(dtype)), 1)
+    blocks = larger((count + most - 1) // most, 1)
+    return blocks, (count + blocks - 1) // blocks
 
 
 @inner
@@ -55,7 +71,7 @@ def times_rows(dtype, rows, cols, panels, x, index, count, out):
     for p in range((cols + width - 1) // width):
         vectors = smaller(NV, (cols - p * width + lanes - 1) // lanes)
         at = panels + p * rows * row
-        long_row(dtype, vectors, count, x, row, at, row, index, out + p * row)
+        long_row(dtype, vectors, count, x, at, row, index, out + p * row)
 
 
 @inner

@@ -115,7 +115,7 @@ def _run(dtype, at, mode, samples, x, given, y, out):
         elif mode == JVP:
             tangent(dtype, context, layers, given + i * of_given, out + i * of_out)
         elif jacobians:
-            jacobian(dtype, context, layers, steps, best, out + i * of_out, samples - i - 1)
+            jacobian(dtype, context, layers, steps, best, out + i * of_out)
     return OK
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 
@@ -28,20 +29,19 @@ from fastjac.kernels.llvm.lanes import (
 )
 from fastjac.kernels.llvm.tiles import (
     emit_dots,
-    emit_tile,
-    emit_tiles,
+    emit_indexed_tile,
+    emit_product,
 )
 from fastjac.kernels.llvm.vectors import (
     DOTS,
     INT,
     LONG,
-    MR,
     TARGET,
     Vectors,
+    emit_switch,
     itemsize,
     panel_width,
 )
-from fastjac.kernels.target import NV
 
 
 @overload(itemsize, strict=False, jit_options=INNER)
@@ -64,13 +64,18 @@ def _made(
 ) -> Any:
     """Return an intrinsic ``name(dtype, *arguments)``: a call of what ``emit(vectors, *arguments)`` emits.
 
-    The arguments are integers but for the ``divisor``, which is of the dtype, and so may be the ``result``.
+    The arguments are integers but for the ``divisor``, which is of the dtype, and so may be the ``result``;
+    ``name:3`` is a tuple of three, which ``emit`` gets one by one.
     """
-    names = arguments.split()
+    groups = [argument.partition(":") for argument in arguments.split()]
+    names = [name for name, *_ in groups]
 
     def definition(typing: Any, dtype: Any, *others: Any) -> Any:
         element = dtype.dtype
-        taken = [element if each == "divisor" else types.intp for each in names]
+        taken = [
+            types.UniTuple(types.intp, int(count)) if count else element if each == "divisor" else types.intp
+            for each, _, count in groups
+        ]
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
             def body(inside: ir.IRBuilder) -> None:
@@ -85,8 +90,11 @@ def _made(
 
             void = signature.return_type == types.void
             returned = ir.VoidType() if void else context.get_value_type(signature.return_type)
-            kind = ir.FunctionType(returned, [arg.type for arg in args[1:]])
-            value = call_outlined(context, builder, f"fastjac.{name}.{element}", kind, body, args[1:])
+            given: list[ir.Value] = []
+            for argument, (*_, count) in zip(args[1:], groups, strict=True):
+                given += cgutils.unpack_tuple(builder, argument) if count else [argument]
+            kind = ir.FunctionType(returned, [each.type for each in given])
+            value = call_outlined(context, builder, f"fastjac.{name}.{element}", kind, body, given)
             return context.get_dummy_value() if void else value
 
         return result(element)(dtype, *taken), codegen
@@ -99,45 +107,20 @@ def _made(
     return intrinsic(definition)
 
 
-def _switch(builder: ir.IRBuilder, number: ir.Value, cases: Mapping[int, Callable[[], None]]) -> None:
-    """Emit a branch to the case of a number."""
-    done = builder.append_basic_block("done")
-    switch = builder.switch(number, done)
-    for value, emit in cases.items():
-        block = builder.append_basic_block(f"case{value}")
-        switch.add_case(INT(value), block)
-        builder.position_at_end(block)
-        emit()
-        builder.branch(done)
-    builder.position_at_end(done)
-
-
-def _emit_any_tiles(vectors: Vectors, rows: ir.Value, cols: ir.Value, *others: ir.Value) -> None:
-    builder = vectors.builder
-    # As many vectors as the columns need.
-    wide = builder.zext(builder.icmp_signed(">", cols, INT(vectors.lanes)), INT)
-    cases = {
-        NV * n + width - 1: functools.partial(emit_tiles, vectors, n, width, *others)
-        for n in range(1, MR + 1)
-        for width in range(1, NV + 1)
-    }
-    _switch(builder, builder.add(builder.mul(rows, INT(NV)), wide), cases)
-
-
 def _emit_any_long_row(emitter: Vectors, vectors: ir.Value, *others: ir.Value) -> None:
     *given, c = others
 
     def emit(width: int) -> None:
-        for j, value in enumerate(emit_tile(emitter, 1, width, *given)):
+        for j, value in enumerate(emit_indexed_tile(emitter, width, *given)):
             emitter.store(value, c, j * TARGET.vector_bytes)
 
     cases = {width: functools.partial(emit, width) for width in range(1, LONG + 1)}
-    _switch(emitter.builder, vectors, cases)
+    emit_switch(emitter.builder, vectors, cases)
 
 
 def _emit_any_dots(vectors: Vectors, rows: ir.Value, *others: ir.Value) -> None:
     cases = {n: functools.partial(emit_dots, vectors, n, *others) for n in range(1, DOTS + 1)}
-    _switch(vectors.builder, rows, cases)
+    emit_switch(vectors.builder, rows, cases)
 
 
 def _emit_any_transpose(vectors: Vectors, side: ir.Value, *others: ir.Value) -> None:
@@ -145,15 +128,12 @@ def _emit_any_transpose(vectors: Vectors, side: ir.Value, *others: ir.Value) -> 
     for lanes in (1 << shift for shift in range(vectors.lanes.bit_length())):
         narrow = Vectors(vectors.builder, vectors.element, TARGET._replace(vector_bytes=lanes * vectors.size))
         cases[lanes] = functools.partial(emit_transpose, narrow, *others)
-    _switch(vectors.builder, side, cases)
+    emit_switch(vectors.builder, side, cases)
 
 
-tiles = _made(
-    "tiles",
-    "rows cols panels k a a_panel b b_panel b_stride index c c_panel ahead c_rows more rest",
-    _emit_any_tiles,
-)
-long_row = _made("long_row", "vectors k a a_panel b b_stride index c", _emit_any_long_row)
+# Of (rows, cols, panels, most), (k, table), (a, skip), (b, b_panel), (c, c_panel, c_rows), (partial, rest).
+product = _made("product", "shape:4 units:2 a:2 b:2 c:3 sums:2", emit_product)
+long_row = _made("long_row", "vectors k a b b_stride index c", _emit_any_long_row)
 dots = _made("dots", "rows panels w panel_bytes x z", _emit_any_dots)
 transpose = _made("transpose", "side cols source stride out out_stride", _emit_any_transpose)
 transpose_scaled = _made(
