@@ -88,13 +88,6 @@ class Vectors:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         return self.builder.call(self._declare("llvm.fma", [self.type] * 3, self.type), [a, b, c])
 
-    def prefetch(self, address: ir.Value, offset: int) -> None:
-        """Ask for the cache line at an address plus an offset."""
-        number = ir.IntType(32)
-        prefetch = self.function("llvm.prefetch.p0", [BYTE_POINTER, number, number, number], ir.VoidType())
-        place = self.at(address, offset, ir.IntType(8))
-        self.builder.call(prefetch, [place, number(0), number(3), number(1)])
-
     def total(self, value: ir.Value) -> ir.Value:
         """Return the sum of the lanes, in the order that is fastest."""
         add = self._declare("llvm.vector.reduce.fadd", [self.element, self.type], self.element)
