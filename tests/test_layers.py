@@ -5,8 +5,20 @@ import itertools
 import numpy as np
 import pytest
 
+from fastjac import reference
 from fastjac.arguments import real_array
-from fastjac.layers import ACTIVATIONS, Activation, Layer, as_activation, as_layers, network_dtype
+from fastjac.layers import (
+    ACTIVATIONS,
+    HEADS_ONLY,
+    Activation,
+    Layer,
+    as_activation,
+    as_layers,
+    network_dtype,
+)
+
+ELEMENTWISE = [name for name in ACTIVATIONS if name not in HEADS_ONLY]
+SPECS = [*ELEMENTWISE, *(f"{name}({number})" for name in ("leaky_relu", "elu") for number in (0.0, 0.5, 1.0))]
 
 
 def pairs(*widths, dtype=np.float64):
@@ -161,3 +173,19 @@ def test_wrong_activations_are_errors(activation, message):
 def test_a_wrong_head_is_called_head():
     with pytest.raises(ValueError, match="head is 'argmax', expected one of"):
         as_layers(pairs(2, 3), head="argmax")
+
+
+@pytest.mark.parametrize("activation", SPECS)
+def test_the_slope_jumps_at_the_kinks_and_nowhere_else(activation):
+    parsed = as_activation(activation)
+    near = np.linspace(-8, 8, 1601)  # every kink is one of them
+    below, above = (reference.slope(near + side, parsed) for side in (-1e-9, 1e-9))
+    assert tuple(near[np.abs(above - below) > 1e-3].round(9)) == parsed.kinks
+
+
+@pytest.mark.parametrize("activation", SPECS)
+def test_the_slope_is_zero_outside_the_active_range_and_only_there(activation):
+    parsed = as_activation(activation)
+    z = np.linspace(-6.5, 6.5, 1600)  # no kink is one of them
+    low, high = parsed.active
+    np.testing.assert_array_equal(reference.slope(z, parsed) != 0, (low < z) & (z < high))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastjac import reference
 from fastjac.arguments import real_array
-from fastjac.layers import HEADS_ONLY, Activation, Layer
+from fastjac.layers import HEADS_ONLY, Layer
 from fastjac.network import Network
 
 Array = NDArray[np.floating[Any]]
@@ -267,20 +267,6 @@ def _in_float64(net: Network) -> Network:
     return Network([layer[:2] for layer in net.layers], hidden, head, np.float64)
 
 
-def _corners(activation: Activation) -> tuple[float, ...]:
-    """Return the pre-activations at which the derivative jumps."""
-    name, parameter = activation
-    if (name, parameter) in {("leaky_relu", 1.0), ("elu", 1.0)}:
-        return ()
-    return {
-        "relu": (0.0,),
-        "leaky_relu": (0.0,),
-        "elu": (0.0,),
-        "relu6": (0.0, 6.0),
-        "hard_tanh": (-1.0, 1.0),
-    }.get(name, ())
-
-
 def _walk(net: Network, x: Array) -> Iterator[tuple[Layer, Array, Array]]:
     """Yield each layer in float64, its pre-activations, and their rounding errors in units of eps."""
     a, spread = x, np.zeros_like(x)
@@ -290,8 +276,8 @@ def _walk(net: Network, x: Array) -> Iterator[tuple[Layer, Array, Array]]:
         spread = (np.abs(a) + spread) @ np.abs(layer.w) + np.abs(layer.b)
         yield layer, z, spread
         if activation.name not in HEADS_ONLY:
-            a = reference._elementwise(z, activation)
-            spread = np.abs(spread * reference._slope(z, activation))
+            a = reference.elementwise(z, activation)
+            spread = np.abs(spread * reference.slope(z, activation))
 
 
 def _rounding(net: Network, x: Array) -> Array:
@@ -302,11 +288,11 @@ def _rounding(net: Network, x: Array) -> Array:
     for layer, z, _ in reversed(walk):
         # Where 1 - s or 1 - t**2 cancels, the rounding of the 1 stays.
         if layer.activation.name in HEADS_ONLY:
-            s = reference._softmax(z)
+            s = reference.softmax(z)
             bound = bound + s
             bound *= s[:, None] if layer.activation.name == "softmax" else 1
         elif layer.activation.name != "tanh":
-            bound = np.abs(bound * reference._slope(z, layer.activation))
+            bound = np.abs(bound * reference.slope(z, layer.activation))
         bound = bound @ np.abs(layer.w).T
     return np.asarray(4 * float(np.finfo(net.dtype).eps) * (1 + largest) * bound)
 
@@ -315,7 +301,7 @@ def _to_corners(net: Network, x: Array) -> Iterator[tuple[Array, Array]]:
     """Yield, for each corner of each layer, the units' distances from it and their rounding errors."""
     eps = float(np.finfo(net.dtype).eps)
     for layer, z, spread in _walk(net, x):
-        for corner in _corners(layer.activation):
+        for corner in layer.activation.kinks:
             yield z - corner, 16 * eps * spread
 
 

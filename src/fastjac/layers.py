@@ -33,6 +33,18 @@ class Activation(NamedTuple):
         """Return the text that `as_activation` reads: ``relu``, ``leaky_relu(0.2)``."""
         return self.name if ACTIVATIONS[self.name] is None else f"{self.name}({self.parameter!r})"
 
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """The pre-activations at which the derivative jumps, in ascending order."""
+        # leaky_relu(1) and elu(1) have the same slope on both sides of 0.
+        return () if self.parameter == 1 else _KINDS[self.name].kinks
+
+    @property
+    def active(self) -> tuple[float, float]:
+        """The open interval of pre-activations outside which the derivative is 0."""
+        flat_below = ACTIVATIONS[self.name] is not None and self.parameter == 0
+        return (0.0, math.inf) if flat_below else _KINDS[self.name].active
+
 
 class Layer(NamedTuple):
     """``activation(x @ w + b)`` with ``w`` (fan_in, fan_out) and ``b`` (fan_out,)."""
@@ -42,23 +54,33 @@ class Layer(NamedTuple):
     activation: Activation
 
 
-# Name -> default of its parameter, None where it takes none. The order is the code that kernels see.
-ACTIVATIONS: dict[str, float | None] = {
-    "identity": None,
-    "relu": None,
-    "leaky_relu": 0.01,
-    "relu6": None,
-    "hard_tanh": None,
-    "elu": 1.0,
-    "tanh": None,
-    "sigmoid": None,
-    "softplus": None,
-    "silu": None,
-    "gelu": None,
-    "gelu_tanh": None,
-    "softmax": None,
-    "log_softmax": None,
+class _Kind(NamedTuple):
+    """What this package knows about an activation, beside its formula."""
+
+    parameter: float | None = None  # the default; None for an activation without a parameter
+    kinks: tuple[float, ...] = ()  # pre-activations at which the derivative jumps
+    active: tuple[float, float] = (-math.inf, math.inf)  # the derivative is 0 outside
+
+
+# The order is the code that kernels see.
+_KINDS = {
+    "identity": _Kind(),
+    "relu": _Kind(kinks=(0.0,), active=(0.0, math.inf)),
+    "leaky_relu": _Kind(0.01, kinks=(0.0,)),
+    "relu6": _Kind(kinks=(0.0, 6.0), active=(0.0, 6.0)),
+    "hard_tanh": _Kind(kinks=(-1.0, 1.0), active=(-1.0, 1.0)),
+    "elu": _Kind(1.0, kinks=(0.0,)),
+    "tanh": _Kind(),
+    "sigmoid": _Kind(),
+    "softplus": _Kind(),
+    "silu": _Kind(),
+    "gelu": _Kind(),
+    "gelu_tanh": _Kind(),
+    "softmax": _Kind(),
+    "log_softmax": _Kind(),
 }
+# Name -> default of its parameter, None where it takes none; in the order of the table.
+ACTIVATIONS = {name: kind.parameter for name, kind in _KINDS.items()}
 HEADS_ONLY = ("softmax", "log_softmax")
 
 

@@ -88,27 +88,30 @@ _ELEMENTWISE: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, 
 }
 
 
-def _elementwise(z: Array, activation: Activation) -> Array:
+def elementwise(z: Array, activation: Activation) -> Array:
+    """Return the activation of the pre-activations ``z``, of any shape, in their dtype."""
     value, _ = _ELEMENTWISE[activation.name]
     return np.asarray(value(z, activation.parameter), z.dtype)
 
 
-def _slope(z: Array, activation: Activation) -> Array:
-    """Return the derivative of an elementwise activation, NaN where ``z`` is."""
+def slope(z: Array, activation: Activation) -> Array:
+    """Return the activation's derivative at ``z``, of any shape, in its dtype; NaN where ``z`` is NaN."""
     _, derivative = _ELEMENTWISE[activation.name]
     return np.where(np.isnan(z), z, derivative(z, activation.parameter)).astype(z.dtype)
 
 
 def _elementwise_backward(jac: Array, z: Array, activation: Activation) -> Array:
-    return np.asarray(jac * _slope(z, activation))
+    return np.asarray(jac * slope(z, activation))
 
 
-def _softmax(z: Array) -> Array:
+def softmax(z: Array) -> Array:
+    """Return the probabilities (M,) of the logits ``z`` (M,)."""
     e = np.exp(z - np.max(z))
     return np.asarray(e / np.sum(e))
 
 
-def _log_softmax(z: Array) -> Array:
+def log_softmax(z: Array) -> Array:
+    """Return the logarithms of the probabilities (M,) of the logits ``z`` (M,)."""
     shifted = z - np.max(z)
     return np.asarray(shifted - np.log(np.sum(np.exp(shifted))))
 
@@ -116,20 +119,20 @@ def _log_softmax(z: Array) -> Array:
 def _head(z: Array, activation: Activation) -> Array:
     """Return the network's output from the last pre-activation."""
     if activation.name == "softmax":
-        return _softmax(z)
+        return softmax(z)
     if activation.name == "log_softmax":
-        return _log_softmax(z)
-    return _elementwise(z, activation)
+        return log_softmax(z)
+    return elementwise(z, activation)
 
 
 def _head_backward(jac: Array, z: Array, activation: Activation) -> Array:
     """Multiply the Jacobian ``jac`` of the last pre-activation ``z`` by the head's, from the left."""
     if activation.name == "softmax":
-        s = _softmax(z)
+        s = softmax(z)
         return np.asarray((np.diag(s) - np.outer(s, s)) @ jac)
     if activation.name == "log_softmax":
-        return np.asarray(jac - _softmax(z) @ jac)
-    return np.asarray(_slope(z, activation)[:, None] * jac)
+        return np.asarray(jac - softmax(z) @ jac)
+    return np.asarray(slope(z, activation)[:, None] * jac)
 
 
 def value_and_jacobian(x: Array, layers: Sequence[Layer]) -> tuple[Array, Array]:
@@ -162,7 +165,7 @@ def value_and_jacobian(x: Array, layers: Sequence[Layer]) -> tuple[Array, Array]
         for layer in hidden:
             z = _affine(a, layer.w, layer.b)
             pre_activations.append(z)
-            a = _elementwise(z, layer.activation)
+            a = elementwise(z, layer.activation)
         z = _affine(a, last.w, last.b)
         y = _head(z, last.activation)
         jac = _head_backward(last.w.T, z, last.activation)

@@ -1,10 +1,11 @@
-"""Measurements in compiled loops: multiply-adds in registers, passes over an array, a routine alone."""
+"""Measures in compiled loops: multiply-adds in registers, passes over an array, a routine alone."""
 
 # numba's decorators are not typed.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -111,6 +112,7 @@ def _run_stream(array, lines, repeats):
         _write(array.dtype, address(array), lines, True)
 
 
+@functools.cache
 def repeated(routine: Any) -> Callable[..., int]:
     """Return a compiled ``f(count, context, x, y, jac)`` that calls the routine without Python in between."""
 
@@ -151,12 +153,12 @@ def multiply_adds_per_second(dtype: np.dtype[Any]) -> float:
 
 
 def _aligned(nbytes: int) -> tuple[Any, int]:
-    """Return an array on a cache line's boundary and how many whole lines of `LINE_BYTES` they hold."""
+    """Return an array that starts a cache line, and how many whole lines of `LINE_BYTES` it holds."""
     lines = max(1, nbytes // LINE_BYTES)
     room = np.zeros(lines * LINE_BYTES + _ALIGNMENT, np.uint8)
     first = -room.ctypes.data % _ALIGNMENT
     array = room[first : first + lines * LINE_BYTES].view(np.float64)
-    array.fill(0)  # pages never written share one page of zeros, which stays in L1
+    array.fill(0)  # pages never written share one page of zeros, which would stay in L1
     return array, lines
 
 
