@@ -40,12 +40,15 @@ def real_array(value: Any, argument: str, names: Sequence[str] | None = None) ->
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _unreadable(argument, error) from error
-    is_sequence = isinstance(value, (list, tuple))
-    has_rows = array.ndim > 1 or array.dtype.names is not None
-    if is_sequence and has_rows and not all(type(row) in _PLAIN for row in value):
-        return np.stack([real_array(row, f"{argument}[{i}]", names) for i, row in enumerate(value)])
-    if array.dtype.kind in REAL and (is_sequence or type(value) is np.ndarray):
+    is_real, kind = array.dtype.kind in REAL, type(value)
+    if is_real and (kind is np.ndarray or (kind is list and array.ndim == 1)):
         return array
+    if kind is list or kind is tuple:
+        has_rows = array.ndim > 1 or array.dtype.names is not None
+        if has_rows and not all(type(row) in _PLAIN for row in value):
+            return np.stack([real_array(row, f"{argument}[{i}]", names) for i, row in enumerate(value)])
+        if is_real:
+            return array
 
     own = _own_names(value)
     _refuse_gaps(value, own, argument)
