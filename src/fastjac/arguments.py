@@ -40,12 +40,15 @@ def real_array(value: Any, argument: str, names: Sequence[str] | None = None) ->
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _unreadable(argument, error) from error
-    is_sequence = isinstance(value, (list, tuple))
-    has_rows = array.ndim > 1 or array.dtype.names is not None
-    if is_sequence and has_rows and not all(type(row) in _PLAIN for row in value):
-        return np.stack([real_array(row, f"{argument}[{i}]", names) for i, row in enumerate(value)])
-    if array.dtype.kind in REAL and (is_sequence or type(value) is np.ndarray):
+    is_real, kind = array.dtype.kind in REAL, type(value)
+    if is_real and (kind is np.ndarray or (kind is list and array.ndim == 1)):
         return array
+    if kind is list or kind is tuple:
+        has_rows = array.ndim > 1 or array.dtype.names is not None
+        if has_rows and not all(type(row) in _PLAIN for row in value):
+            return np.stack([real_array(row, f"{argument}[{i}]", names) for i, row in enumerate(value)])
+        if is_real:
+            return array
 
     own = _own_names(value)
     _refuse_gaps(value, own, argument)
@@ -230,9 +233,7 @@ def as_outputs(
     arrays = []
     for (name, shape), array in zip(shapes.items(), out, strict=True):
         if array is not None:
-            check_array(array, name, shape, dtype)
-            if not array.flags.writeable:
-                raise ValueError(f"{name} is not writable")
+            check_array(array, name, shape, dtype, is_written=True)
             for other, values in others.items():
                 if np.shares_memory(array, values):
                     raise ValueError(f"{name} overlaps {other}")
@@ -249,14 +250,18 @@ def new_where_none(out: Any, shapes: Iterable[tuple[int, ...]], dtype: np.dtype[
     )
 
 
-def check_array(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raise TypeError or ValueError unless ``array`` is an ndarray that kernels can read where it is."""
+def check_array(
+    array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], is_written: bool = False
+) -> None:
+    """Raise TypeError or ValueError unless ``array`` is an ndarray that kernels can use where it is."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} must be an ndarray, got {type(array).__name__}")
     if array.dtype != dtype:
         raise ValueError(f"{name} has dtype {array.dtype}, expected {dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+    if is_written and not array.flags.writeable:
+        raise ValueError(f"{name} is not writable")
     if not array.flags.c_contiguous:
         raise ValueError(f"{name} is not C-contiguous")
     if not array.flags.aligned:
