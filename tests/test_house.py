@@ -15,12 +15,13 @@ FLOORS = [
     {"commands"},
     {"bench"},
     {"fastjac"},
-    {"check", "jacobian", "models", "precompile"},
+    {"check", "explain", "jacobian", "models", "precompile"},
     {"network"},
     {"batches", "embedding"},
-    {"arguments", "kernels", "reference"},
+    {"kernels", "reference"},
     {"plan"},
     {"layers"},
+    {"arguments"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 COMPILERS = {"numba", "llvmlite"}

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from fastjac.layers import ACTIVATIONS, Activation, Layer, as_activation, as_layers, network_dtype, real_array
+from fastjac.arguments import real_array
+from fastjac.layers import ACTIVATIONS, Activation, Layer, as_activation, as_layers, network_dtype
 
 
 def pairs(*widths, dtype=np.float64):

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
+
+from fastjac.arguments import real_array
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -90,14 +92,6 @@ def as_activation(spec: str | Activation, argument: str = "activation") -> Activ
         wanted = "takes no parameter" if default is None else "takes one finite number"
         raise ValueError(f"{argument} is {str(spec)!r}, but {name} {wanted}")
     return Activation(name, parameter)
-
-
-def real_array(value: ArrayLike, argument: str) -> NDArray[Any]:
-    """Return ``value`` as an array of real numbers; ``argument`` names it in errors."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{argument} has dtype {array.dtype}, expected real numbers")
-    return array
 
 
 def network_dtype(arrays: Iterable[NDArray[Any]], dtype: DTypeLike | None) -> np.dtype[Any]:

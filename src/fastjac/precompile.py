@@ -6,11 +6,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from fastjac.embedding import c_function
+from fastjac.embedding import records
 from fastjac.kernels import cache, functions, routines
-from fastjac.kernels.methods import replace
 from fastjac.layers import FLOATS
-from fastjac.network import Network
 
 
 class Ready(NamedTuple):
@@ -48,13 +46,10 @@ def warmup() -> list[Ready]:
     """
     ready = []
     for dtype in FLOATS:
-        for name in routines._ROUTINES:
-            start = time.perf_counter()
-            file = cache.file_of(routines.routine(name, dtype))
-            seconds = time.perf_counter() - start
-            ready.append(Ready(f"{name} {dtype}", file.compiled, file.path, seconds))
-        for name in functions.NAMES:
-            functions.load(name, dtype)
-        c_function.functions(dtype)
-    replace(Network)
+        start = time.perf_counter()
+        file = cache.file_of(routines.routine(dtype))
+        seconds = time.perf_counter() - start
+        ready.append(Ready(f"routine {dtype}", file.compiled, file.path, seconds))
+        functions.load_all(dtype)
+        records.functions(dtype)
     return ready

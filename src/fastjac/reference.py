@@ -1,9 +1,9 @@
-"""The same mathematics in plain NumPy: what the kernels compute, as an explanation and an oracle.
+"""The mathematics of the kernels in plain NumPy, as an explanation and an oracle.
 
-Each kind of layer has a forward function and a backward function, which takes the Jacobian of the
-network's output with respect to the layer's output and returns the one with respect to its input.
-It computes in the dtype of its arguments, `numpy.longdouble` included (gelu excepted: its error
-function is float64).
+Each kind of layer has a forward function and a backward function. The backward function takes the
+Jacobian of the network's output with respect to the layer's output, and returns the Jacobian with
+respect to the layer's input. Everything is computed in the dtype of the arguments, also in
+`numpy.longdouble`, except gelu, whose error function is float64.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _inside(z: Array, low: float, high: float) -> Array:
 
 
 # Name -> (value, derivative) as functions of the pre-activation z and the activation's parameter.
-# At a kink the derivative is PyTorch's: 0 for relu, relu6 and hard_tanh, the slope below for the others.
+# At a kink the derivative is PyTorch's: 0 for relu, relu6 and hard_tanh, else the slope on the left.
 _ELEMENTWISE: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, float], Array]]] = {
     "identity": (lambda z, _: z, lambda z, _: np.ones_like(z)),
     "relu": (lambda z, _: np.maximum(z, 0), lambda z, _: np.where(z > 0, 1, 0)),
@@ -133,7 +133,7 @@ def _head_backward(jac: Array, z: Array, activation: Activation) -> Array:
 
 
 def value_and_jacobian(x: Array, layers: Sequence[Layer]) -> tuple[Array, Array]:
-    """Return ``y`` (M,) and ``jac`` (M, N), ``jac[m, n] = d y[m] / d x[n]``, of a chain of layers.
+    """Return the output of a chain of layers and its Jacobian with respect to the inputs.
 
     Parameters
     ----------
@@ -142,11 +142,18 @@ def value_and_jacobian(x: Array, layers: Sequence[Layer]) -> tuple[Array, Array]
     layers : sequence of Layer
         First to last.
 
+    Returns
+    -------
+    y : ndarray, (M,)
+    jac : ndarray, (M, N)
+        ``jac[m, n] = d y[m] / d x[n]``.
+
     Notes
     -----
-    ``z_l = a_{l-1} w_l + b_l``, ``a_l = f_l(z_l)``, ``a_0 = x``, ``y = a_L``; then
-    ``jac = F_L w_L^T ... F_1 w_1^T`` from the left, with ``F_l`` the Jacobian of ``f_l`` at ``z_l``:
-    a diagonal, or ``diag(s) - s s^T`` for softmax and ``I - 1 s^T`` for log_softmax.
+    The forward pass computes ``z_l = a_{l-1} w_l + b_l`` and ``a_l = f_l(z_l)``, with ``a_0 = x`` and
+    ``y = a_L``. The backward pass computes ``jac = F_L w_L^T ... F_1 w_1^T`` from the left. ``F_l`` is the
+    Jacobian of ``f_l`` at ``z_l``: a diagonal matrix, ``diag(s) - s s^T`` for softmax, or ``I - 1 s^T`` for
+    log_softmax.
     """
     *hidden, last = layers
     with np.errstate(all="ignore"):

@@ -48,7 +48,7 @@ def same_bits(results, others):
 
 def scratch(context, dtype):
     """Return the arrays of floating-point numbers that calls work in."""
-    return [array for array in context._owned if array.dtype == dtype]
+    return [array for array in context.arena.arrays if array.dtype == dtype]
 
 
 def bits(array):
@@ -57,7 +57,7 @@ def bits(array):
 
 def find_written(net, arrays, batches):
     """Return which numbers of ``arrays`` calls write: those that do not stay zeros of either sign."""
-    zero = [array == 0 for array in scratch(Context(net._packed), net.dtype)]
+    zero = [array == 0 for array in scratch(Context(net.packed), net.dtype)]
     written = [np.zeros(array.shape, bool) for array in arrays]
     for start in (0.0, -0.0):
         for array, where in zip(arrays, zero, strict=True):
@@ -83,7 +83,7 @@ def check(case):
         fresh = calls(case.network(), samples)
         net = case.network()
         assert same_bits(calls(net, samples), fresh)
-        (context,) = net._functions.contexts._contexts
+        (context,) = net._calls.contexts.made
         arrays = scratch(context, net.dtype)
         written = find_written(net, arrays, [samples, ill, huge])
         constants = [array[~found].copy() for array, found in zip(arrays, written, strict=True)]

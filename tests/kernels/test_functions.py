@@ -1,15 +1,19 @@
 """The routines as Python functions: what they refuse, and that they leave nothing behind."""
 
 import ctypes
+import itertools
 import sys
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from fastjac.kernels import functions
-from fastjac.kernels.context import Contexts
+from fastjac.kernels.context import Context, Contexts
+from fastjac.kernels.llvm import python
+from fastjac.kernels.signatures import SIGNATURES
 from support.oracles import DTYPES, Case
 
 N, H, M = 5, 7, 3
@@ -18,7 +22,7 @@ SIZES = {"n": N, "m": M}
 
 
 def arrays(name, dtype, lead=()):
-    shapes, _ = functions.SHAPES[name]
+    shapes = SIGNATURES[name].arrays.values()
     rng = np.random.default_rng(0)
     return [
         rng.standard_normal([*lead, *(SIZES[length] for length in shape)]).astype(dtype) for shape in shapes
@@ -27,7 +31,7 @@ def arrays(name, dtype, lead=()):
 
 def contexts(dtype="float64"):
     """Return the contexts, none as yet, of a network."""
-    return Contexts(Case((N, H, M), dtype=dtype).network()._packed)
+    return Contexts(Case((N, H, M), dtype=dtype).network().packed)
 
 
 def function(name, dtype):
@@ -35,22 +39,22 @@ def function(name, dtype):
     own = contexts(dtype)
     own.add()
     bound = functions.bound(name, np.dtype(dtype), own, 4, True)
-    _, n_read = functions.SHAPES[name]
+    n_read = len(SIGNATURES[name].inputs)
     return lambda *given: bound(*given[:n_read], given[n_read:]), bound
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_taken_up_to_the_most_samples(name, dtype):
-    _, n_read = functions.SHAPES[name]
+    n_read = len(SIGNATURES[name].inputs)
     _, bound = function(name, dtype)
     for lead in ((0,), (1,), (4,)):
         given = arrays(name, dtype, lead)
         read, written = given[:n_read], given[n_read:]
-        assert bound(*read, tuple(written)) is True
+        assert all(a is b for a, b in zip(bound(*read, tuple(written)), written, strict=True))
         for i in range(sum(lead)):
             expected = [np.empty_like(array[i]) for array in written]
-            assert bound(*(array[i] for array in read), tuple(expected)) is True
+            assert bound(*(array[i] for array in read), tuple(expected))
             for got, right in zip(written, expected, strict=True):
                 np.testing.assert_allclose(got[i], right, rtol=64 * np.finfo(dtype).eps)
     for lead in ((5,), (2, 2), (1, 1)):
@@ -62,19 +66,19 @@ def test_a_batch_is_taken_up_to_the_most_samples(name, dtype):
 def test_without_a_free_context_none_is_returned_and_nothing_written(name):
     own, given = contexts(), arrays(name, "float64")
     bound = functions.bound(name, np.dtype("float64"), own, 4, True)
-    _, n_read = functions.SHAPES[name]
+    n_read = len(SIGNATURES[name].inputs)
     read, written = given[:n_read], tuple(given[n_read:])
     before = [array.copy() for array in written]
     assert bound(*read, written) is None
     own.add()
-    own._contexts[0].record["taken"] = 1
+    own.made[0].record["taken"] = 1
     assert bound(*read, written) is None
     assert all(array.tobytes() == copy.tobytes() for array, copy in zip(written, before, strict=True))
     own.add()
-    assert bound(*read, written) is True
-    own._contexts[0].record["taken"] = 0
-    assert bound(*read, written) is True
-    assert [context.record["taken"] for context in own._contexts] == [0, 0]
+    assert bound(*read, written) is written
+    own.made[0].record["taken"] = 0
+    assert bound(*read, written) is written
+    assert [context.record["taken"] for context in own.made] == [0, 0]
 
 
 @pytest.mark.parametrize("other", [(), (1,), (3,), (5,), (1, 4)])
@@ -125,9 +129,51 @@ STRANGE = {
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
-def test_right_arrays_are_taken_and_true_is_returned(name, dtype):
-    call, _ = function(name, dtype)
-    assert call(*arrays(name, dtype)) is True
+def test_right_arrays_are_taken_and_the_outputs_returned(name, dtype):
+    _, bound = function(name, dtype)
+    n_read, given = len(SIGNATURES[name].inputs), arrays(name, dtype)
+    outputs = tuple(given[n_read:])
+    assert bound(*given[:n_read], outputs) is outputs
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("lead", [(), (0,), (1,), (4,)])
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_that_are_none_are_made(name, lead, dtype):
+    _, bound = function(name, dtype)
+    given = arrays(name, dtype, lead)
+    n_read = len(SIGNATURES[name].inputs)
+    read, written = given[:n_read], tuple(given[n_read:])
+    bound(*read, written)
+    for missing in itertools.product([False, True], repeat=len(written)):
+        outputs = tuple(None if m else array for m, array in zip(missing, written, strict=True))
+        got = bound(*read, outputs)
+        assert type(got) is tuple and len(got) == len(written)
+        for array, right, m in zip(got, written, missing, strict=True):
+            assert (array is not right) == m
+            assert type(array) is np.ndarray and array.dtype == right.dtype and array.flags.owndata
+            assert array.shape == right.shape and array.tobytes() == right.tobytes()
+            assert sys.getrefcount(array) <= (4 if m else 10)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(bound(*read, None), written, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_new_outputs_of_refused_and_of_finished_calls_are_freed(name):
+    _, bound = function(name, "float64")
+    given = arrays(name, "float64")
+    n_read = len(SIGNATURES[name].inputs)
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            bound(*given[:n_read], None)
+            bound(*given[:n_read], (None,) * 7)
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(200):
+            bound(*given[:n_read], None)
+            bound(*given[:n_read], (None,) * 7)
+        assert tracemalloc.get_traced_memory()[0] - before < 5000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -138,6 +184,8 @@ def test_any_other_argument_is_refused_and_nothing_written(name, strange, dtype)
     given = arrays(name, dtype)
     before = [array.copy() for array in given]
     for i in range(len(given)):
+        if strange == "None" and i >= len(SIGNATURES[name].inputs):
+            continue
         others = [*given[:i], STRANGE[strange](given[i]), *given[i + 1 :]]
         assert call(*others) is False
     for array, copy in zip(given, before, strict=True):
@@ -147,11 +195,11 @@ def test_any_other_argument_is_refused_and_nothing_written(name, strange, dtype)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_must_be_writable_and_what_is_read_need_not(name):
     call, _ = function(name, "float64")
-    _, n_read = functions.SHAPES[name]
+    n_read = len(SIGNATURES[name].inputs)
     for i in range(len(arrays(name, "float64"))):
         given = arrays(name, "float64")
         read_only(given[i])
-        assert call(*given) is (i < n_read)
+        assert bool(call(*given)) is (i < n_read)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -164,13 +212,12 @@ def test_overlapping_arrays_and_other_numbers_of_them_are_refused(name):
     room = np.zeros(N * M + N)
     given[0], given[-1] = room[:N], room[N - 1 :][: given[-1].size].reshape(given[-1].shape)
     assert call(*given) is False
-    _, n_read = functions.SHAPES[name]
+    n_read = len(SIGNATURES[name].inputs)
     given = arrays(name, "float64")
     read, written = given[:n_read], tuple(given[n_read:])
-    assert bound(*read, written) is True
+    assert bound(*read, written) is written
     for strange in (
         list(written),
-        None,
         written[0],
         written[:-1],
         (*written, written[0]),
@@ -189,7 +236,8 @@ def test_nothing_is_kept_of_arguments():
     before = [sys.getrefcount(value) for value in counted]
     for _ in range(1000):
         assert call(*given)
-        assert not call(*given[:2], None)
+        assert not call(*given[:2], 1.0)
+        assert call(*given[:2], None)
     after = [sys.getrefcount(value) for value in counted]
     assert all(abs(b - a) < 100 for a, b in zip(before, after, strict=True))
 
@@ -229,6 +277,19 @@ def test_a_small_network_keeps_the_lock():
 
 
 def test_an_unknown_layout_of_arrays_is_refused(monkeypatch):
-    monkeypatch.setattr(functions, "_FIELDS", functions._FIELDS._replace(data=ctypes.sizeof(ctypes.c_void_p)))
+    monkeypatch.setattr(python, "ARRAY", python.ARRAY._replace(data=ctypes.sizeof(ctypes.c_void_p)))
     with pytest.raises(RuntimeError, match=f"NumPy {np.__version__} lays arrays out"):
-        functions.check_layout()
+        python.check_layout()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_that_is_running_is_refused(name):
+    given = arrays(name, "float64")
+    context = Context(Case((N, H, M)).network().packed)
+    step = functions.step(name, np.dtype("float64"), context, given, "result", 1, False)
+    assert step() == "result"
+    context.record["taken"] = 1
+    with pytest.raises(RuntimeError, match="this step is running: bind one for each thread"):
+        step()
+    context.record["taken"] = 0
+    assert step() == "result"

@@ -42,7 +42,7 @@ def assert_all_right(case):
     y, jac = net.value_and_jacobian(x)
     assert_right(net, x, y, jac)
     value = net(x)
-    if net._packed.across:  # Where tangents are carried along, the sums are bracketed in another way.
+    if net.packed.across:  # Where tangents are carried along, the sums are bracketed in another way.
         assert_right(net, x, value, jac)
     else:
         assert np.array_equal(value, y)

@@ -6,13 +6,11 @@ import numpy as np
 
 from fastjac.kernels import routines
 from fastjac.kernels.context import Context
-from fastjac.kernels.packing import Packed
-from fastjac.plan import Plan
 
 
 def packed(net):
     """Return a network's weights as the kernels get them."""
-    return Packed(net.layers, Plan((net.n_inputs, *(layer.b.size for layer in net.layers))))
+    return net.packed
 
 
 class Watched:

@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastjac.kernels.caches import cache_sizes
 from fastjac.layers import FLOATS, HEADS_ONLY, as_activation
 from fastjac.plan import Plan
 
-# Taken where the operating system does not say.
-_USUAL_CACHES = (32 << 10, 512 << 10, 8 << 20)
 _MEMORY_BYTES = 128 << 20
 
 
@@ -156,19 +155,6 @@ def processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def cache_sizes() -> tuple[int, ...]:
-    """Return the bytes of the data caches from L1 on, as Linux tells them, else usual ones."""
-    found = {}
-    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            kind, level, size = ((folder / name).read_text().strip() for name in ("type", "level", "size"))
-            if kind != "Instruction":
-                found[int(level)] = int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(size[-1], 0)
-        except (OSError, ValueError):
-            continue
-    return tuple(found[level] for level in sorted(found)) or _USUAL_CACHES
 
 
 @functools.cache

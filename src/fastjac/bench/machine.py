@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 
 from fastjac.kernels.llvm.intrinsics import address
 from fastjac.kernels.llvm.vectors import INT, TARGET, Loop, Vectors
+from fastjac.kernels.routines import VALUE_AND_JACOBIAN
 
 # Vectors in flight: enough to hide a latency of four cycles on two units, few enough for the registers.
 CHAINS = 24 if TARGET.registers == 32 else 12
@@ -110,14 +111,14 @@ def _run_stream(array, lines, repeats):
         _write(array.dtype, address(array), lines, True)
 
 
-def repeated(routine: Callable[..., int]) -> Callable[..., int]:
-    """Return a compiled ``f(count, *arguments)`` that calls ``routine`` without Python in between."""
+def repeated(routine: Any) -> Callable[..., int]:
+    """Return a compiled ``f(count, context, x, y, jac)`` that calls the routine without Python in between."""
 
     @njit
-    def repeat(count, *arguments):
+    def repeat(count, context, x, y, jac):
         status = 0
         for _ in range(count):
-            status |= routine(*arguments)
+            status |= routine(context, VALUE_AND_JACOBIAN, 1, address(x), 0, address(y), address(jac))
         return status
 
     result: Callable[..., int] = repeat

@@ -7,6 +7,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
+from fastjac.kernels import target
 from fastjac.kernels.llvm import lanes, tiles, vectors
 
 llvm.initialize_all_targets()
@@ -30,8 +31,8 @@ def assembly(name, element, emit):
     module.triple = triple
     function = ir.Function(module, ir.FunctionType(vectors.INT, [vectors.INT] * 14), "function")
     builder = ir.IRBuilder(function.append_basic_block())
-    target = vectors.target_of(triple, FEATURES[name])
-    builder.ret(emit(vectors.Vectors(builder, ELEMENTS[element], target), *function.args) or vectors.INT(0))
+    unit = target.target_of(triple, FEATURES[name])
+    builder.ret(emit(vectors.Vectors(builder, ELEMENTS[element], unit), *function.args) or vectors.INT(0))
 
     parsed = llvm.parse_assembly(str(module))
     machine = llvm.Target.from_triple(triple).create_target_machine(processor, opt=3)
@@ -48,31 +49,31 @@ def inner_loop(name, element, emit):
     return max(bodies, key=lambda body: len(re.findall(TARGETS[name][2], body))).splitlines()
 
 
-def tile_loop(name, element, rows, width=vectors.NV):
+def tile_loop(name, element, rows, width=target.NV):
     """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
 
     def emit(vectors, panels, k, a, a_panel, b, b_panel, *others):
         # As in a network: the rows of B are as far apart as those of a panel.
-        b_stride = vectors.INT(vectors.NV * vectors.target.vector_bytes)
+        b_stride = vectors.INT(target.NV * vectors.target.vector_bytes)
         tiles.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:7])
 
     return inner_loop(name, element, emit)
 
 
 def test_target_follows_the_features():
-    assert vectors.target_of("x86_64", "+avx2,+fma,-avx512f") == (32, 16, True)
-    assert vectors.target_of("x86_64", "+avx2,-fma") == (32, 16, False)
-    assert vectors.target_of("x86_64", "+avx512f,+avx2,+fma") == (64, 32, True)
-    assert vectors.target_of("x86_64", "") == (16, 16, False)
-    assert vectors.target_of("arm64-apple-darwin", "") == (16, 32, True)
+    assert target.target_of("x86_64", "+avx2,+fma,-avx512f") == (32, 16, True)
+    assert target.target_of("x86_64", "+avx2,-fma") == (32, 16, False)
+    assert target.target_of("x86_64", "+avx512f,+avx2,+fma") == (64, 32, True)
+    assert target.target_of("x86_64", "") == (16, 16, False)
+    assert target.target_of("arm64-apple-darwin", "") == (16, 32, True)
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_tile_multiplies_in_registers(name, element):
     *_, multiply_add, stack = TARGETS[name]
-    for rows in range(1, vectors.most_rows(vectors.target_of(TARGETS[name][0], FEATURES[name])) + 1):
-        for width in range(1, vectors.NV + 1):
+    for rows in range(1, target.target_of(TARGETS[name][0], FEATURES[name]).tile_rows + 1):
+        for width in range(1, target.NV + 1):
             loop = tile_loop(name, element, rows, width)
             products = sum(bool(re.search(multiply_add, line)) for line in loop)
             assert products >= width * rows and products % (width * rows) == 0, "\n".join(loop)
@@ -80,25 +81,9 @@ def test_every_tile_multiplies_in_registers(name, element):
             assert not spills, f"{rows} rows:\n" + "\n".join(loop)
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
-@pytest.mark.parametrize("name", TARGETS)
-def test_every_listed_tile_multiplies_in_registers(name, element):
-    triple, _, multiply_add, stack = TARGETS[name]
-    target = vectors.target_of(triple, FEATURES[name])
-    for nbytes in range(target.vector_bytes, vectors.NV * target.vector_bytes + 1, vectors.grain(target)):
-
-        def emit(vectors, *others, nbytes=nbytes):
-            tiles.emit_listed_tile(vectors, nbytes, *others[:6])
-
-        loop = inner_loop(name, element, emit)
-        products = sum(bool(re.search(multiply_add, line)) for line in loop)
-        assert products and products % vectors.listed_rows(target) == 0, "\n".join(loop)
-        assert not [line for line in loop if re.search(stack, line)], f"{nbytes} bytes:\n" + "\n".join(loop)
-
-
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_check_for_spills_can_fail(name):
-    registers = vectors.target_of(TARGETS[name][0], FEATURES[name]).registers
+    registers = target.target_of(TARGETS[name][0], FEATURES[name]).registers
     loop = tile_loop(name, "float64", registers)
     assert any(re.search(TARGETS[name][3], line) for line in loop)
 
@@ -107,10 +92,10 @@ def test_the_check_for_spills_can_fail(name):
 @pytest.mark.parametrize("name", TARGETS)
 def test_dots_of_any_number_of_rows_add_up_in_registers(name, element):
     *_, multiply_add, stack = TARGETS[name]
-    for rows in range(1, vectors.most_dots(vectors.target_of(TARGETS[name][0], FEATURES[name])) + 1):
+    for rows in range(1, target.target_of(TARGETS[name][0], FEATURES[name]).dot_rows + 1):
         loop = inner_loop(name, element, functools.partial(emit_dots, rows))
         products = sum(bool(re.search(multiply_add, line)) for line in loop)
-        assert products >= vectors.NV * rows and products % (vectors.NV * rows) == 0, "\n".join(loop)
+        assert products >= target.NV * rows and products % (target.NV * rows) == 0, "\n".join(loop)
         assert not [line for line in loop if re.search(stack, line)], f"{rows} rows:\n" + "\n".join(loop)
 
 
