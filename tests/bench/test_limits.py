@@ -9,6 +9,7 @@ import pytest
 from fastjac.bench import limits
 from fastjac.bench import machine as measured
 from fastjac.bench.limits import Level, Machine, limit_seconds, passes
+from fastjac.kernels import caches
 
 MACHINE = Machine(
     "a processor",
@@ -101,8 +102,9 @@ def test_cache_sizes_grow():
 
 
 def test_usual_sizes_where_the_system_does_not_tell(monkeypatch):
-    monkeypatch.setattr(limits, "Path", lambda _: _Nowhere())
-    assert limits.cache_sizes() == limits._USUAL_CACHES
+    monkeypatch.delenv("FASTJAC_CACHES", raising=False)
+    monkeypatch.setattr(caches, "Path", lambda _: _Nowhere())
+    assert caches.cache_sizes.__wrapped__() == caches.USUAL
 
 
 class _Nowhere:
