@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastjac.layers import HEADS_ONLY, Activation, as_activation
+from fastjac.models.limits import MOST_LAYERS, Budget, network
 from fastjac.network import Network
 
 Float64 = NDArray[np.float64]
@@ -145,6 +146,7 @@ def fold(
     n_inputs: int | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    budget: Budget | None = None,
 ) -> Network:
     """Return the network that a chain of steps computes.
 
@@ -158,11 +160,14 @@ def fold(
         Needed where no step before the first activation tells it.
     input_names, output_names : sequence of str, optional
         Handed to `Network`.
+    budget : Budget, optional
+        Which all weights count against.
 
     Raises
     ------
     ValueError
-        If the steps do not fit each other, or something follows softmax or log_softmax.
+        If the steps do not fit each other, or something follows softmax or log_softmax, or there are too
+        many of them.
 
     Notes
     -----
@@ -171,26 +176,27 @@ def fold(
     becomes a layer with a diagonal matrix. Of two affine maps in a row, the first gets the identity as its
     activation, unless it is to be absorbed.
     """
-    chain = _Chain(n_inputs)
+    chain = _Chain(n_inputs, budget)
     for step in steps:
         chain.add(step)
     if not chain.layers or chain.is_open or chain.pending is not None:
         chain.close(IDENTITY)
-    return Network(
+    return network(
         chain.layers,
         chain.activations[:-1],
         chain.activations[-1],
         np.float64 if chain.is_wide else dtype,
-        input_names=input_names,
-        output_names=output_names,
+        input_names,
+        output_names,
     )
 
 
 class _Chain:
     """The layers made so far, a scale that waits for the next affine map, and the width reached."""
 
-    def __init__(self, width: int | None) -> None:
+    def __init__(self, width: int | None, budget: Budget | None) -> None:
         self.width = width
+        self.budget = budget
         self.layers: list[tuple[Float64, Float64]] = []
         self.activations: list[Activation] = []
         self.pending: Scale | None = None
@@ -221,6 +227,7 @@ class _Chain:
                 raise ValueError(f"{activation} comes first, and nothing tells how many inputs it has")
             if self.width > _WIDEST_DIAGONAL:
                 raise ValueError(f"{activation} of {self.width} entries has no Dense layer right before it")
+            self._spend(self.width, self.width)
             factor, shift = self._take_pending(self.width)
             self.layers.append((np.diag(factor), shift))
         self.activations.append(activation)
@@ -233,6 +240,7 @@ class _Chain:
             w, b = w_before @ w, b_before @ w + b
         elif self.is_open:
             self.close(IDENTITY)
+        self._spend(*w.shape)
         if self.pending is not None:
             factor, shift = self._take_pending(len(w))
             w, b = factor[:, None] * w, shift @ w + b
@@ -251,6 +259,12 @@ class _Chain:
             self.pending = scale(self.pending.factor * factor, self.pending.shift * factor + shift, where)
         else:
             self.pending = step
+
+    def _spend(self, fan_in: int, fan_out: int) -> None:
+        if len(self.layers) == MOST_LAYERS:
+            raise ValueError(f"it has more than {MOST_LAYERS} layers")
+        if self.budget is not None:
+            self.budget.spend_on_layer(fan_in, fan_out)
 
     def _take_pending(self, width: int) -> tuple[Float64, Float64]:
         if self.pending is None:

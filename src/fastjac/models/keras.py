@@ -21,6 +21,7 @@ from fastjac.models.folding import (
     normalisation,
     scale,
 )
+from fastjac.models.limits import warned
 from fastjac.network import Network
 
 
@@ -53,7 +54,7 @@ def from_keras(model: Any) -> Network:
     steps = [step for layer, shape in _chain(model) for step in _steps(layer, shape)]
     wide = any(str(weight.dtype) == "float64" for weight in model.weights)
     n_inputs = None if None in model.input_shape[1:] else int(np.prod(model.input_shape[1:]))
-    return fold(steps, np.float64 if wide else np.float32, n_inputs)
+    return warned(fold(steps, np.float64 if wide else np.float32, n_inputs))
 
 
 def _chain(model: Any) -> list[tuple[Any, tuple[int, ...]]]:

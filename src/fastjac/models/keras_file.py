@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastjac.models.containers import check_unpacked_size
+from fastjac.models.containers import check_text, open_zip
 from fastjac.models.keras import LAYERS, from_keras
+from fastjac.models.limits import Budget
 from fastjac.network import Network
 
 # What a configuration may name besides layers: all of it is data.
@@ -21,7 +22,7 @@ _OTHERS = ("InputLayer", "DTypePolicy", "__keras_tensor__", "__numpy__", "__tens
 _MODULES = (None, "keras", "keras.layers", "keras.src.models.functional", "builtins")
 
 
-def read_keras(data: bytes, folder: Path) -> Network:
+def read_keras(data: bytes) -> Network:
     """Return the network in the bytes of a ``.keras`` file.
 
     Only the configuration and the weights reach Keras, in a copy of the file that has nothing else:
@@ -34,10 +35,13 @@ def read_keras(data: bytes, folder: Path) -> Network:
     ImportError
         If Keras is not installed.
     """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        check_unpacked_size(archive, len(data))
-        metadata, weights = archive.read("metadata.json"), archive.read("model.weights.h5")
-        config = _harmless(json.loads(archive.read("config.json")))
+    with open_zip(data) as archive:
+        entries = [archive.getinfo(name) for name in ("metadata.json", "config.json", "model.weights.h5")]
+        for entry in entries[:2]:
+            check_text(entry.filename, entry.file_size, len(data))
+        Budget(len(data)).spend(entries[2].file_size // 4)
+        metadata, config, weights = (archive.open(entry).read(entry.file_size) for entry in entries)
+        config = _harmless(json.loads(config))
     numbers, _ = _weights_needed(config, None)
     if numbers > len(weights):
         raise ValueError(f"its layers would have {numbers} weights, its weights have {len(weights)} bytes")

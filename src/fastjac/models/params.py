@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastjac.layers import Activation
+from fastjac.models.limits import Budget, network, warned
 from fastjac.network import Network
 
 Activations = str | Activation | Sequence[str | Activation]
@@ -45,10 +46,12 @@ def from_params(params: Any, activation: Activations = "relu", head: str | Activ
         if others:
             raise ValueError(f"params has {', '.join(others)} besides 'params', which fastjac cannot read")
         params = params["params"]
-    return Network(list(_layers(params, "params")), activation, head)
+    return warned(network(list(_layers(params, "params")), activation, head))
 
 
-def from_state_dict(arrays: Mapping[str, Any], activation: Activations, head: str | Activation) -> Network:
+def from_state_dict(
+    arrays: Mapping[str, Any], activation: Activations, head: str | Activation, budget: Budget | None = None
+) -> Network:
     """Return the network of a PyTorch state dict.
 
     Its arrays are called ``0.weight`` (fan_out, fan_in), ``0.bias`` (fan_out,), ``2.weight`` and so on;
@@ -64,7 +67,7 @@ def from_state_dict(arrays: Mapping[str, Any], activation: Activations, head: st
         for part in path:
             node = node.setdefault(part, {})
         node["w" if leaf == "weight" else leaf] = array.T if leaf == "weight" else array
-    return Network(list(_layers(tree, "weights")), activation, head)
+    return network(list(_layers(tree, "weights")), activation, head, budget=budget)
 
 
 def _layers(params: Any, where: str) -> Iterator[tuple[Any, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastjac.layers import Activation, network_dtype
 from fastjac.models.folding import IDENTITY, Step, affine, as_float64, both_columns, computes_as, fold, scale
+from fastjac.models.limits import warned
 from fastjac.network import Network
 
 
@@ -44,13 +45,14 @@ def from_sklearn(estimator: Any) -> Network:
     steps += _perceptron_steps(perceptron)
     names = getattr(estimator, "feature_names_in_", None)
     classes = getattr(perceptron, "classes_", None)
-    return fold(
+    net = fold(
         steps,
         network_dtype(perceptron.coefs_, None),
         transformers[0].n_features_in_ if transformers else perceptron.n_features_in_,
         input_names=None if names is None else [str(name) for name in names],
         output_names=None if classes is None else [str(name) for name in classes],
     )
+    return warned(net)
 
 
 def _flat_pipeline(estimator: Any) -> list[Any]:
