@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from oracles import DTYPES, Case
-from test_network import METHODS, as_out, buffers, call, vectors
 
 from fastjac import Network, jacobian
+from support.calls import METHODS, as_out, buffers, call, vectors
+from support.oracles import DTYPES, Case
 
 OUTS = [(method, i) for method in METHODS for i in range(1 if method in ("call", "jacobian") else 2)]
 

@@ -6,11 +6,12 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from oracles import DTYPES, Case, cases
 
 from fastjac import Network, check_jacobian, reference
+from support.examples import examples
+from support.oracles import DTYPES, Case, cases
 
 CASES = {
     "relu": Case((7, 12, 4)),
@@ -45,7 +46,7 @@ def test_a_right_jacobian_is_ok(name, dtype):
         assert abs(report.analytic - report.numeric) == pytest.approx(report.error)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(cases(depth=4, widths=st.integers(1, 20)))
 def test_any_right_network_is_ok_or_all_at_corners(case):
     report = check_jacobian(case.network(), case.x())

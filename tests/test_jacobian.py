@@ -6,11 +6,11 @@ import inspect
 import numpy as np
 import pytest
 from hypothesis import assume, given
-from oracles import DTYPES, Case, assert_right, cases, near_corner
 
 import fastjac
 import fastjac.jacobian
 from fastjac import Network
+from support.oracles import DTYPES, Case, assert_right, cases, near_corner
 
 two_layers = cases(hidden=["relu"], heads=["softmax"], depth=2)
 

@@ -6,48 +6,16 @@ import pickle
 import numpy as np
 import pytest
 from hypothesis import given
-from oracles import DTYPES, Case, assert_right, cases
 
 import fastjac
 from fastjac import Network
-
-METHODS = ["call", "value_and_jacobian", "jacobian", "vjp", "jvp"]
+from support.calls import METHODS, as_out, buffers, call, vectors
+from support.oracles import DTYPES, Case, assert_right, cases
 
 
 @pytest.fixture(params=DTYPES)
 def net(request):
     return Case((7, 13, 5), "tanh", "softmax", request.param).network()
-
-
-def vectors(net):
-    """An input, a cotangent and a tangent."""
-    rng = np.random.default_rng(3)
-    return [rng.standard_normal(n).astype(net.dtype) for n in (net.n_inputs, net.n_outputs, net.n_inputs)]
-
-
-def call(net, method, x, v, u, out=None):
-    """Call a method; return all that it returns as a list of arrays."""
-    arguments = {"vjp": (x, v), "jvp": (x, u)}.get(method, (x,))
-    function = net if method == "call" else getattr(net, method)
-    result = function(*arguments) if out is None else function(*arguments, out=out)
-    return list(result) if isinstance(result, tuple) else [result]
-
-
-def buffers(net, method, fill):
-    n, m = net.n_inputs, net.n_outputs
-    shapes = {
-        "call": [(m,)],
-        "value_and_jacobian": [(m,), (m, n)],
-        "jacobian": [(m, n)],
-        "vjp": [(m,), (n,)],
-        "jvp": [(m,), (m,)],
-    }[method]
-    return [np.full(shape, fill, net.dtype) for shape in shapes]
-
-
-def as_out(method, arrays):
-    """What the method takes as ``out``: one array, or a tuple."""
-    return arrays[0] if method in ("call", "jacobian") else tuple(arrays)
 
 
 def test_attributes_say_what_the_network_is(net):

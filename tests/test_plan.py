@@ -5,11 +5,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac import Network, reference
 from fastjac.plan import Plan
+from support.examples import examples
 
 sizes = st.lists(st.integers(1, 60), min_size=2, max_size=9).map(tuple)
 
@@ -31,7 +32,7 @@ def brute_force(sizes):
     return min(costs(0, len(sizes) - 2))
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(sizes)
 def test_no_bracketing_is_cheaper(sizes):
     plan = Plan(sizes)
@@ -39,7 +40,7 @@ def test_no_bracketing_is_cheaper(sizes):
     assert plan.multiply_adds <= min(plan.reverse_multiply_adds, plan.forward_multiply_adds)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(sizes)
 def test_steps_are_a_bracketing(sizes):
     plan = Plan(sizes)

@@ -6,13 +6,22 @@ import autograd
 import mpmath
 import numpy as np
 import pytest
-from exact import value_and_slope
 from hypothesis import assume, given
 from mpmath import mpf
-from oracles import AUTOGRAD, HIDDEN, Case, assert_close, cases, forward_autograd, near_corner, tolerances
 
 from fastjac.layers import HEADS_ONLY, Layer, as_activation
 from fastjac.reference import value_and_jacobian
+from support.exact import value_and_slope
+from support.oracles import (
+    AUTOGRAD,
+    HIDDEN,
+    Case,
+    assert_close,
+    cases,
+    forward_autograd,
+    near_corner,
+    tolerances,
+)
 
 # z = (5, -1), so the second unit is inactive; logits (0, log 3).
 X = np.array([1.0, 2.0])

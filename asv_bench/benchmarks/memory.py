@@ -2,44 +2,41 @@
 
 import numpy as np
 
-from .common import DTYPES, SHAPES, check, random_network, results
+from .common import CALLS, DTYPES, check, random_network, results
 
 
-class Memory:
-    params = [SHAPES, DTYPES]
-    param_names = ["shape", "dtype"]
+class _Compiled:
+    """Compiles in a process of its own: the memory of the compiler is not what is measured."""
 
     def setup_cache(self):
-        """Compile in a process of its own: the compiler's memory is not what is measured."""
         for dtype in DTYPES:
-            net, x = random_network(SHAPES[0], dtype)
-            check(net.value_and_jacobian(x, out=results(net)), net.layers, x)
+            net, x = random_network("small", dtype)
+            check(net.value_and_jacobian(x, out=results(net)), net, x)
+            check([array[0] for array in net.value_and_jacobian(x[None])], net, x)
+            net.sensitivity(x)
 
     setup_cache.timeout = 600
 
-    def peakmem_value_and_jacobian(self, shape, dtype):
-        net, x = random_network(shape, dtype)
+
+class Memory(_Compiled):
+    params = [["tiny", "article", "wide", "acas-xu", "policy-elu"], DTYPES]
+    param_names = ["network", "dtype"]
+
+    def peakmem_value_and_jacobian(self, network, dtype):
+        net, x = random_network(network, dtype)
         out = results(net)
-        for _ in range(100):
+        for _ in range(CALLS):
             net.value_and_jacobian(x, out=out)
 
 
-class Batches:
+class Batches(_Compiled):
     """Many inputs: all Jacobians (5 kB each), some at a time, and a summary of them."""
 
     params = [[1024, 65_536]]
     param_names = ["samples"]
 
-    def setup_cache(self):
-        """Compile in a process of its own."""
-        net, x = random_network("64-64-10", "float64")
-        check([array[0] for array in net.value_and_jacobian(x[None])], net.layers, x)
-        net.sensitivity(x)
-
-    setup_cache.timeout = 600
-
     def setup(self, samples):
-        self.net, _ = random_network("64-64-10", "float64")
+        self.net, _ = random_network("small", "float64")
         self.x = np.random.default_rng(1).standard_normal((samples, 64))
 
     def peakmem_value_and_jacobian(self, samples):

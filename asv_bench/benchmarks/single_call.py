@@ -1,80 +1,95 @@
-"""One call on one input, the Python call included."""
+"""Calls on one input, the Python call included: 100 of them each time."""
+
+import threading
 
 import numpy as np
 
 import fastjac
 
-from .common import DTYPES, SHAPES, check, random_layers, random_network, results
+from .common import CALLS, DTYPES, NETWORKS, SOME, OneNetwork, check, close, random_layers, results
 
 
-class Network:
-    params = [SHAPES, DTYPES, ["given", "new"]]
-    param_names = ["shape", "dtype", "out"]
-
-    def setup(self, shape, dtype, out):
-        self.net, self.x = random_network(shape, dtype)
-        self.out = results(self.net) if out == "given" else None
-        got = self.net.value_and_jacobian(self.x, out=self.out)
-        check(got, self.net.layers, self.x)
-
-    def time_value_and_jacobian(self, shape, dtype, out):
-        self.net.value_and_jacobian(self.x, out=self.out)
+class Network(OneNetwork):
+    def time_value_and_jacobian(self, network, dtype):
+        net, x, out = self.net, self.x, self.out
+        for _ in range(CALLS):
+            net.value_and_jacobian(x, out=out)
 
 
-class Products:
-    params = [SHAPES, DTYPES]
-    param_names = ["shape", "dtype"]
+class Methods(OneNetwork):
+    """What else a network computes, into new arrays."""
 
-    def setup(self, shape, dtype):
-        self.net, self.x = random_network(shape, dtype)
-        rng = np.random.default_rng(1)
-        self.cotangent = rng.standard_normal(self.net.n_outputs).astype(dtype)
-        self.tangent = rng.standard_normal(self.net.n_inputs).astype(dtype)
-        y, jac = self.net.value_and_jacobian(self.x)
-        rtol = 1e-3 if dtype == "float32" else 1e-10
-        for got, expected in (
-            (self.net(self.x), y),
-            (self.net.vjp(self.x, self.cotangent)[1], self.cotangent @ jac),
-            (self.net.jvp(self.x, self.tangent)[1], jac @ self.tangent),
-        ):
-            np.testing.assert_allclose(got, expected, rtol=0, atol=rtol * np.abs(expected).max())
+    params = [SOME, DTYPES, ["value", "value_and_jacobian", "vjp", "jvp"]]
+    param_names = ["network", "dtype", "method"]
 
-    def time_forward(self, shape, dtype):
-        self.net(self.x)
+    def setup(self, network, dtype, method):
+        super().setup(network, dtype)
+        net, x, (y, jac) = self.net, self.x, self.out
+        v, u = (np.random.default_rng(1).standard_normal(size).astype(dtype) for size in jac.shape)
+        self.call, self.arguments, expected = {
+            "value": (net, (x,), y),
+            "value_and_jacobian": (net.value_and_jacobian, (x,), jac),
+            "vjp": (net.vjp, (x, v), v @ jac),
+            "jvp": (net.jvp, (x, u), jac @ u),
+        }[method]
+        got = self.call(*self.arguments)
+        close(got if method == "value" else got[1], expected)
 
-    def time_vjp(self, shape, dtype):
-        self.net.vjp(self.x, self.cotangent)
-
-    def time_jvp(self, shape, dtype):
-        self.net.jvp(self.x, self.tangent)
+    def time_new_arrays(self, network, dtype, method):
+        call, arguments = self.call, self.arguments
+        for _ in range(CALLS):
+            call(*arguments)
 
 
-class RawArrays:
-    params = [SHAPES, DTYPES]
-    param_names = ["shape", "dtype"]
+class RawArrays(OneNetwork):
+    params = [[name for name, (sizes, _, _) in NETWORKS.items() if len(sizes) == 3], DTYPES]
 
-    def setup(self, shape, dtype):
-        self.x, pairs = random_layers(shape, dtype)
+    def setup(self, network, dtype):
+        super().setup(network, dtype)
+        _, pairs = random_layers(NETWORKS[network][0], dtype)
         self.weights = [array for pair in pairs for array in pair]
-        net = fastjac.Network(pairs)
-        self.out = results(net)
-        got = fastjac.value_and_jacobian(self.x, *self.weights, out=self.out)
-        check(got, net.layers, self.x)
+        check(fastjac.value_and_jacobian(self.x, *self.weights, out=self.out), self.net, self.x)
 
-    def time_value_and_jacobian(self, shape, dtype):
-        fastjac.value_and_jacobian(self.x, *self.weights, out=self.out)
+    def time_value_and_jacobian(self, network, dtype):
+        x, (w1, b1, w2, b2), out = self.x, self.weights, self.out
+        for _ in range(CALLS):
+            fastjac.value_and_jacobian(x, w1, b1, w2, b2, out=out)
+
+
+class Threads(OneNetwork):
+    """400 calls of one network, divided over threads."""
+
+    params = [[1, 2], DTYPES]
+    param_names = ["threads", "dtype"]
+
+    def setup(self, threads, dtype):
+        super().setup("article", dtype)
+
+    def time_400_calls(self, threads, dtype):
+        def work():
+            out = results(self.net)
+            for _ in range(400 // threads):
+                self.net.value_and_jacobian(self.x, out=out)
+
+        running = [threading.Thread(target=work) for _ in range(threads)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
 
 
 class Construction:
-    params = [SHAPES, DTYPES]
-    param_names = ["shape", "dtype"]
+    params = [SOME, DTYPES]
+    param_names = ["network", "dtype"]
 
-    def setup(self, shape, dtype):
-        _, self.pairs = random_layers(shape, dtype)
-        fastjac.Network(self.pairs)
+    def setup(self, network, dtype):
+        sizes, *self.names = NETWORKS[network]
+        _, self.pairs = random_layers(sizes, dtype)
+        fastjac.Network(self.pairs, *self.names)
 
-    def time_network(self, shape, dtype):
-        fastjac.Network(self.pairs)
+    def time_network(self, network, dtype):
+        for _ in range(10):
+            fastjac.Network(self.pairs, *self.names)
 
 
 class Control:
@@ -86,4 +101,5 @@ class Control:
         self.c = self.a @ self.b
 
     def time_numpy_matmul(self):
-        np.matmul(self.a, self.b, out=self.c)
+        for _ in range(CALLS):
+            np.matmul(self.a, self.b, out=self.c)

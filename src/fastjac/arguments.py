@@ -44,7 +44,9 @@ def as_outputs(
     arrays = []
     for (name, shape), array in zip(shapes.items(), out, strict=True):
         if array is not None:
-            _check_output(array, name, shape, dtype)
+            check_array(array, name, shape, dtype)
+            if not array.flags.writeable:
+                raise ValueError(f"{name} is not writable")
             for other, values in others.items():
                 if np.shares_memory(array, values):
                     raise ValueError(f"{name} overlaps {other}")
@@ -61,15 +63,14 @@ def new_where_none(out: Any, shapes: Iterable[tuple[int, ...]], dtype: np.dtype[
     )
 
 
-def _check_output(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def check_array(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise TypeError or ValueError unless ``array`` is an ndarray that kernels can read where it is."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} must be an ndarray, got {type(array).__name__}")
     if array.dtype != dtype:
         raise ValueError(f"{name} has dtype {array.dtype}, expected {dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-    if not array.flags.writeable:
-        raise ValueError(f"{name} is not writable")
     if not array.flags.c_contiguous:
         raise ValueError(f"{name} is not C-contiguous")
     if not array.flags.aligned:

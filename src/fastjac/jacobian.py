@@ -11,9 +11,10 @@ from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac.arguments import as_outputs, as_samples
-from fastjac.batches.threads import thread_count
+from fastjac.batches.threads import Threads, thread_count
 from fastjac.kernels import routines
 from fastjac.kernels.context import Context
+from fastjac.kernels.functions import TARGET
 from fastjac.kernels.packing import Packed
 from fastjac.layers import Activation, Layer, as_layers
 from fastjac.network import Network
@@ -32,7 +33,7 @@ class _Call:
         dtype = np.dtype(kind)
         first = Layer(np.zeros((n, h), dtype), np.zeros(h, dtype), Activation("relu"))
         last = Layer(np.zeros((h, m), dtype), np.zeros(m, dtype), Activation("softmax"))
-        self.context = Context(Packed([first, last], Plan((n, h, m)), raw=True))
+        self.context = Context(Packed([first, last], Plan((n, h, m)), TARGET, raw=True))
         self.address = self.context.address
         self.routine = routines.routine("value_and_jacobian_of", dtype)
 
@@ -55,7 +56,7 @@ def value_and_jacobian(
     b2: ArrayLike,
     out: tuple[Array | None, Array | None] | None = None,
     *,
-    threads: int | str = 1,
+    threads: Threads = 1,
 ) -> tuple[Array, Array]:
     """Return ``y = softmax(relu(x @ w1 + b1) @ w2 + b2)`` and its Jacobian with respect to ``x``.
 
@@ -135,7 +136,7 @@ def jacobian(
     b2: ArrayLike,
     out: Array | None = None,
     *,
-    threads: int | str = 1,
+    threads: Threads = 1,
 ) -> Array:
     """Return the Jacobian (M, N) alone; see `value_and_jacobian`."""
     return value_and_jacobian(x, w1, b1, w2, b2, out=(None, out), threads=threads)[1]

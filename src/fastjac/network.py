@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy import ndarray
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastjac import embedding
-from fastjac.arguments import new_where_none
 from fastjac.batches.calls import Calls, results
-from fastjac.batches.chunks import helpers
-from fastjac.batches.sensitivity import sensitivity
-from fastjac.batches.threads import thread_count
-from fastjac.kernels.methods import Owner, replace
+from fastjac.batches.sensitivity import Reduction, sensitivity
+from fastjac.batches.threads import Threads, thread_count
+from fastjac.kernels.functions import TARGET
 from fastjac.kernels.packing import Packed
 from fastjac.layers import Activation, Layer, as_layers
 from fastjac.plan import Plan
 
 Array = NDArray[Any]
+RoutineName = Literal["value", "value_and_jacobian", "vjp", "jvp"]
+_ONE = 1  # Python has one integer 1: to ask for identity takes no call.
 
 
-class Network(Owner):
+class Network:
     """A multilayer perceptron whose output and Jacobian come from one compiled routine.
 
     Parameters
@@ -72,9 +70,8 @@ class Network(Owner):
     dtype: np.dtype[Any]
     input_names: tuple[str, ...] | None
     output_names: tuple[str, ...] | None
-    _results: dict[str, dict[str, tuple[int, ...]]]
-    _packed: Packed
-    _functions: Calls
+    packed: Packed
+    _calls: Calls
 
     def __init__(
         self,
@@ -86,33 +83,34 @@ class Network(Owner):
         input_names: Sequence[str] | None = None,
         output_names: Sequence[str] | None = None,
     ) -> None:
+        if "layers" in self.__dict__:
+            raise AttributeError("a Network is immutable: __init__ cannot run again")
         checked = as_layers(layers, activation, head, dtype)
         sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
-        packed = Packed(checked, Plan(sizes))
-        replace(Network)
+        names = _names(input_names, "input_names", sizes[0])
+        packed = Packed(checked, Plan(sizes), TARGET)
         # Past __setattr__, which refuses.
         self.__dict__.update(
             layers=checked,
             n_inputs=sizes[0],
             n_outputs=sizes[-1],
             plan=packed.plan,
-            dtype=checked[0].w.dtype,
-            input_names=_names(input_names, "input_names", sizes[0]),
+            dtype=packed.dtype,
+            input_names=names,
             output_names=_names(output_names, "output_names", sizes[-1]),
-            _results=_results(sizes[0], sizes[-1]),
-            _packed=packed,
+            packed=packed,
+            _calls=Calls(packed, names),
         )
-        object.__setattr__(self, "_functions", Calls(packed))
 
-    def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
+    def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: Threads = 1) -> Array:
         """Return the output ``y`` (M,) for the inputs ``x`` (N,); see `value_and_jacobian`."""
-        if out is not None and threads == 1 and self._functions.call("value", x, (out,)):
-            return out
-        y: Array = self._run("value", (x,), (out,), threads)[0]
+        outputs = None if out is None else (out,)
+        result = self._calls.value(x, outputs) if threads is _ONE else None
+        y: Array = (result or self._calls.run("value", {"x": x}, outputs, threads, ["out"]))[0]
         return y
 
     def value_and_jacobian(
-        self, x: ArrayLike, out: tuple[Array, Array] | None = None, *, threads: int | str = 1
+        self, x: ArrayLike, out: tuple[Array, Array] | None = None, *, threads: Threads = 1
     ) -> tuple[Array, Array]:
         """Return the output and its Jacobian with respect to the inputs.
 
@@ -138,16 +136,20 @@ class Network(Owner):
         ValueError, TypeError
             If a shape, a dtype or the layout of ``out`` does not fit; nothing has been written then.
         """
-        y, jac = self._run("value_and_jacobian", (x,), out, threads)
-        return y, jac
+        # The routine's own function takes what most callers have, and refuses everything else unchanged.
+        result = self._calls.value_and_jacobian(x, out) if threads is _ONE else None
+        return result or self._calls.run("value_and_jacobian", {"x": x}, out, threads)  # type: ignore[return-value]
 
-    def jacobian(self, x: ArrayLike, out: Array | None = None, *, threads: int | str = 1) -> Array:
+    def jacobian(self, x: ArrayLike, out: Array | None = None, *, threads: Threads = 1) -> Array:
         """Return the Jacobian (M, N) alone; see `value_and_jacobian`."""
-        jac: Array = self._run("jacobian", (x,), (out,), threads)[0]
+        outputs = None if out is None else (None, out)
+        result = self._calls.value_and_jacobian(x, outputs) if threads is _ONE else None
+        run = self._calls.run
+        jac: Array = (result or run("value_and_jacobian", {"x": x}, outputs, threads, ["y", "out"]))[1]
         return jac
 
     def iter_value_and_jacobian(
-        self, x: ArrayLike, batch_size: int | None = None, *, threads: int | str = 1
+        self, x: ArrayLike, batch_size: int | None = None, *, threads: Threads = 1
     ) -> Iterator[tuple[Array, Array]]:
         """Return an iterator over results that are together larger than memory.
 
@@ -168,9 +170,9 @@ class Network(Owner):
             `value_and_jacobian` of each batch, in order. The arrays are new each time, and the caller's to
             keep.
         """
-        return results(self, x, batch_size, thread_count(threads))
+        return results(self._calls, x, batch_size, threads)
 
-    def sensitivity(self, x: ArrayLike, reduce: str = "mean_abs", *, threads: int | str = 1) -> Array:
+    def sensitivity(self, x: ArrayLike, reduce: Reduction = "mean_abs", *, threads: Threads = 1) -> Array:
         """Return a summary of the Jacobians at many samples without keeping them.
 
         Parameters
@@ -204,7 +206,7 @@ class Network(Owner):
         >>> net.sensitivity([[0.0, 0.0], [0.0, 9.0]], "frobenius").round(3)
         array([2., 1.])
         """
-        return sensitivity(self, x, reduce, thread_count(threads))
+        return sensitivity(self._calls, x, reduce, thread_count(threads))
 
     def vjp(
         self,
@@ -212,14 +214,14 @@ class Network(Owner):
         v: ArrayLike,
         out: tuple[Array, Array] | None = None,
         *,
-        threads: int | str = 1,
+        threads: Threads = 1,
     ) -> tuple[Array, Array]:
         """Return the output (M,) and the vector-Jacobian product ``v @ jac`` (N,) of a cotangent ``v`` (M,).
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
-        y, product = self._run("vjp", (x, v), out, threads)
-        return y, product
+        result = self._calls.vjp(x, v, out) if threads is _ONE else None
+        return result or self._calls.run("vjp", {"x": x, "v": v}, out, threads)  # type: ignore[return-value]
 
     def jvp(
         self,
@@ -227,14 +229,65 @@ class Network(Owner):
         u: ArrayLike,
         out: tuple[Array, Array] | None = None,
         *,
-        threads: int | str = 1,
+        threads: Threads = 1,
     ) -> tuple[Array, Array]:
         """Return the output (M,) and the Jacobian-vector product ``jac @ u`` (M,) of a tangent ``u`` (N,).
 
         It costs about two forward passes; the Jacobian is not formed. See `value_and_jacobian`.
         """
-        y, product = self._run("jvp", (x, u), out, threads)
-        return y, product
+        result = self._calls.jvp(x, u, out) if threads is _ONE else None
+        return result or self._calls.run("jvp", {"x": x, "u": u}, out, threads)  # type: ignore[return-value]
+
+    def bind(
+        self,
+        x: Array,
+        out: Any,
+        *,
+        routine: RoutineName = "value_and_jacobian",
+        v: Array | None = None,
+        u: Array | None = None,
+    ) -> Callable[[], Any]:
+        """Return a function without arguments that reads ``x`` and writes ``out`` each time it is called.
+
+        Everything is checked here, once, so a call costs little more than the compiled routine.
+
+        Parameters
+        ----------
+        x : ndarray, (N,) or (..., N)
+            One sample or a batch. Every array is C-contiguous and of the network's dtype, and no output
+            overlaps another array.
+        out : tuple of ndarray, or ndarray
+            What the routine writes: ``(y, jac)``, ``(y, vjp)`` or ``(y, jvp)``, for ``"value"`` ``y`` alone.
+        routine : {"value_and_jacobian", "value", "vjp", "jvp"}
+            What is computed; see the methods of these names, ``"value"`` is the call of the network.
+        v : ndarray, (M,) or (..., M)
+            The cotangents of ``"vjp"``.
+        u : ndarray, (N,) or (..., N)
+            The tangents of ``"jvp"``.
+
+        Returns
+        -------
+        callable
+            It returns ``out``, keeps the network and the arrays alive, allocates nothing and works in any
+            thread. A call that overlaps another of the same function raises RuntimeError: bind one for each
+            thread. A batch runs on the calling thread, and Ctrl-C waits for its end.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an array does not fit; the message names it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> net = Network([(np.eye(2), None)], head="identity")
+        >>> x, y, jac = np.zeros(2), np.empty(2), np.empty((2, 2))
+        >>> step = net.bind(x, (y, jac))
+        >>> x[:] = 1.0, 2.0
+        >>> step()[0]
+        array([1., 2.])
+        """
+        return self._calls.bind(routine, {"x": x, "v": v, "u": u}, out)
 
     def handle(self) -> NDArray[np.int64]:
         """Return what a compiled function calls this network with; see `fastjac.embedding`.
@@ -242,36 +295,55 @@ class Network(Owner):
         For one thread at a time: make one for each. The array keeps all that it needs; a copy of it is
         of no use.
         """
-        return embedding.handle(self._packed)
+        return embedding.handle(self.packed)
 
     def c_function(self) -> embedding.CFunction:
         """Return `value_and_jacobian` as a C function, for one thread at a time: make one for each."""
-        return embedding.CFunction(self._packed)
+        return embedding.CFunction(self.packed)
 
-    def _run(self, name: str, given: tuple[ArrayLike, ...], out: Any, threads: int | str) -> Any:
-        """Call the routine ``name`` with ``given`` and the arrays of ``out``, new ones where it has None."""
-        n_threads, shapes, call = thread_count(threads), self._results[name], self._call(name)
-        if out is None:
-            out = (None,) * len(shapes)
-        x = given[0]
-        if type(x) is ndarray and x.ndim in (1, 2) and x.shape[-1] == self.n_inputs and type(out) is tuple:
-            lead = x.shape[:-1]
-            if helpers(sum(lead), self._functions.costs[1], n_threads) < 1:
-                try:
-                    out = new_where_none(out, [lead + shape for shape in shapes.values()], self.dtype)
-                    if call(*given, out):
-                        return out
-                except (TypeError, ValueError):
-                    pass  # The checks of a batch find what is wrong with `out`.
-        inputs = dict(zip(("x", "u" if name == "jvp" else "v"), given, strict=False))
-        return self._functions.run(call, inputs, out, shapes, n_threads)
+    def replace(
+        self,
+        *,
+        activation: str | Activation | Sequence[str | Activation] | None = None,
+        head: str | Activation | None = None,
+        dtype: DTypeLike | None = None,
+        input_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
+    ) -> Network:
+        """Return a network with the same weights and some things changed.
 
-    def _call(self, name: str) -> Callable[..., bool]:
-        """Return ``f(*inputs, outputs)``, which calls a routine and returns whether the arrays fit."""
-        if name != "jacobian":
-            return functools.partial(self._functions.call, name)
-        call, n, dtype = self._functions.call, self.n_outputs, self.dtype
-        return lambda x, out: call("value_and_jacobian", x, (np.empty((*x.shape[:-1], n), dtype), *out))
+        Parameters
+        ----------
+        activation, head, dtype, input_names, output_names
+            As in `Network`; what is None stays as it is.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> net = Network([(np.eye(2), None)])
+        >>> net.replace(head="identity")([1.0, 2.0])
+        array([1., 2.])
+        """
+        pairs, hidden, last, kind, inputs, outputs = self._arguments()
+        return Network(
+            pairs,
+            hidden if activation is None else activation,
+            last if head is None else head,
+            kind if dtype is None else dtype,
+            input_names=inputs if input_names is None else input_names,
+            output_names=outputs if output_names is None else output_names,
+        )
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """Return what makes this network again."""
+        pairs = [(layer.w, layer.b) for layer in self.layers]
+        *hidden, head = [layer.activation for layer in self.layers]
+        return pairs, hidden, head, self.dtype, self.input_names, self.output_names
+
+    def __getattr__(self, name: str) -> Any:
+        if "layers" not in self.__dict__ and name in Network.__annotations__:
+            raise AttributeError(f"this Network has no {name}: its __init__ has not run to the end")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Network is immutable: {name} cannot be set")
@@ -280,28 +352,28 @@ class Network(Owner):
         raise AttributeError(f"a Network is immutable: {name} cannot be deleted")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        pairs = [(layer.w, layer.b) for layer in self.layers]
-        *hidden, head = [layer.activation for layer in self.layers]
-        return _rebuild, (pairs, hidden, head, self.dtype, self.input_names, self.output_names)
+        kind = type(self)
+        if kind is Network:
+            return _rebuild, self._arguments()
+        # A subclass comes back without its __init__, with the attributes that it added.
+        known = Network.__annotations__
+        added = {name: value for name, value in self.__dict__.items() if name not in known}
+        return _rebuild_subclass, (kind, self._arguments()), added or None
 
     def __repr__(self) -> str:
         steps = " -> ".join(f"{layer.b.size} {layer.activation}" for layer in self.layers)
         return f"Network({self.n_inputs} -> {steps}, {self.dtype})"
 
 
-def _results(n: int, m: int) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Return what each routine's results are called in errors, and their shapes."""
-    return {
-        "value": {"out": (m,)},
-        "value_and_jacobian": {"y in out": (m,), "jac in out": (m, n)},
-        "jacobian": {"out": (m, n)},
-        "vjp": {"y in out": (m,), "vjp in out": (n,)},
-        "jvp": {"y in out": (m,), "jvp in out": (m,)},
-    }
-
-
 def _rebuild(pairs: Any, hidden: Any, head: Any, dtype: Any, input_names: Any, output_names: Any) -> Network:
     return Network(pairs, hidden, head, dtype, input_names=input_names, output_names=output_names)
+
+
+def _rebuild_subclass(kind: type[Network], arguments: tuple[Any, ...]) -> Network:
+    pairs, hidden, head, dtype, input_names, output_names = arguments
+    net = kind.__new__(kind)
+    Network.__init__(net, pairs, hidden, head, dtype, input_names=input_names, output_names=output_names)
+    return net
 
 
 def _names(names: Sequence[str] | None, argument: str, size: int) -> tuple[str, ...] | None:

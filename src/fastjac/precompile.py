@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from fastjac.embedding import c_function
+from fastjac.embedding import records
 from fastjac.kernels import cache, functions, routines
-from fastjac.kernels.methods import replace
+from fastjac.kernels.signatures import SIGNATURES
 from fastjac.layers import FLOATS
-from fastjac.network import Network
 
 
 class Ready(NamedTuple):
@@ -48,13 +47,13 @@ def warmup() -> list[Ready]:
     """
     ready = []
     for dtype in FLOATS:
-        for name in routines._ROUTINES:
+        for name in routines.NAMES:
             start = time.perf_counter()
             file = cache.file_of(routines.routine(name, dtype))
             seconds = time.perf_counter() - start
             ready.append(Ready(f"{name} {dtype}", file.compiled, file.path, seconds))
-        for name in functions.NAMES:
-            functions.load(name, dtype)
-        c_function.functions(dtype)
-    replace(Network)
+        for name in SIGNATURES:
+            for kind in ("call", "step"):
+                functions.load(kind, name, dtype)
+        records.functions(dtype)
     return ready

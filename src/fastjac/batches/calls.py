@@ -1,87 +1,132 @@
-"""Runs a compiled routine over a batch: in chunks that are short enough to stop between and to share out."""
+"""Calls a network's routines with any number of samples, in chunks where there are many."""
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastjac.arguments import as_outputs, as_samples
+from fastjac.arguments import as_outputs, as_samples, check_array
 from fastjac.batches import threads
-from fastjac.batches.chunks import GROUP, LONGEST, chunks, group_of, helpers, plain, rows, sample_costs
-from fastjac.kernels.context import Contexts
-from fastjac.kernels.functions import NAMES, Functions
+from fastjac.batches.chunks import (
+    GROUP,
+    LONGEST,
+    chunks,
+    group_of,
+    helpers,
+    plain,
+    rows,
+    sample_costs,
+)
+from fastjac.kernels.context import Context, Contexts
+from fastjac.kernels.functions import bound, step
 from fastjac.kernels.packing import Packed
-
-if TYPE_CHECKING:
-    from fastjac.network import Network
+from fastjac.kernels.signatures import SIGNATURES
 
 Array = NDArray[Any]
 HELD = 1 << 16  # multiply-adds of one sample that keeps the interpreter's lock: handing it over takes as long
+SHORT = 1 << 14  # numbers of an input that are converted at once, not chunk by chunk
 RESULT_BYTES = 16 << 20  # of the Jacobians that an iterator makes at a time
 
 
-def _terms(cost: int) -> tuple[int, bool]:
-    """Return the most samples of one call, and whether one sample's lets other threads run."""
-    return max(LONGEST // cost, group_of(cost)), cost > HELD
-
-
-class Calls(Functions):
-    """Calls a network's routines on any number of samples.
+class Calls:
+    """A network's routines.
 
     Parameters
     ----------
     packed : Packed
         The network's weights.
+    input_names : tuple of str, optional
+        Names of the N inputs.
 
     Attributes
     ----------
-    costs : (int, int)
-        Its `sample_costs`.
+    value, value_and_jacobian, vjp, jvp : callable
+        The routines as `functions.bound` makes them, each when it is first called.
+    contexts : Contexts
+        The memory that calls work in.
+    costs : mapping of str to int
+        Multiply-adds of one sample in each routine.
     """
 
-    def __init__(self, packed: Packed) -> None:
-        self.costs = sample_costs(packed)
-        terms = {name: _terms(self.costs[name == "value_and_jacobian"]) for name in NAMES}
-        super().__init__(packed.layers[0].w.dtype, Contexts(packed), terms)
-        n_inputs, n_outputs = self.contexts.sizes
-        self.sizes = {"x": n_inputs, "u": n_inputs, "v": n_outputs}
+    value: Callable[..., Any]
+    value_and_jacobian: Callable[..., Any]
+    vjp: Callable[..., Any]
+    jvp: Callable[..., Any]
+
+    def __init__(self, packed: Packed, input_names: tuple[str, ...] | None = None) -> None:
+        self.contexts = Contexts(packed)
+        self.sizes = dict(zip("nm", self.contexts.sizes, strict=True))
+        self.dtype = packed.dtype
+        self._packed, self._input_names = packed, input_names
+        passes, both = sample_costs(packed)
+        self.costs = {name: both if name == "value_and_jacobian" else passes for name in SIGNATURES}
+        for name in SIGNATURES:
+            setattr(self, name, functools.partial(self._first, name))
+
+    def _first(self, name: str, *arguments: Any) -> Any:
+        """Make a routine's function, and call it."""
+        cost = self.costs[name]
+        function = bound(name, self.dtype, self.contexts, max(LONGEST // cost, group_of(cost)), cost > HELD)
+        setattr(self, name, function)
+        return function(*arguments)
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a routine with its inputs and its outputs; return the outputs, or False if they do not fit."""
+        while (result := getattr(self, name)(*arguments)) is None:
+            self.contexts.add()
+        return result
 
     def run(
         self,
-        call: Callable[..., bool],
+        name: str,
         given: Mapping[str, ArrayLike],
-        out: Any,
-        shapes: Mapping[str, tuple[int, ...]],
-        n_threads: int,
+        out: Any = None,
+        n_threads: threads.Threads = 1,
+        labels: Sequence[str] | None = None,
     ) -> tuple[Array, ...]:
-        """Call a routine with ``given`` and the arrays of ``out``, new ones where it has None.
+        """Call a routine with any inputs; return its outputs.
 
         Parameters
         ----------
-        call : callable
-            ``call(*inputs, outputs) -> bool`` with arrays (B, n) and a tuple of arrays (B, ...).
+        name : str
+            Of the routine.
         given : mapping of str to array_like
-            What the caller calls the inputs, and what they are: (..., n), the leading axes the same.
-        out : sequence of ndarray or None
-            Results, one for each of ``shapes``.
-        shapes : mapping of str to tuple
-            What the caller calls the results, and the shape of each for one sample.
-        n_threads : int
+            Its inputs (..., n). The leading axes of ``x`` are those of the batch; another input has the same,
+            or none.
+        out : sequence of ndarray or None, optional
+            Its outputs; those that are None are made.
+        n_threads : int or "all"
             How many threads share the work.
+        labels : sequence of str, optional
+            What errors call the outputs.
         """
-        cost = self.costs[any(len(shape) == 2 for shape in shapes.values())]
-        inputs = {name: as_samples(value, name, self.sizes[name]) for name, value in given.items()}
+        if n_threads == 1 and (result := self._short_way(name, given, out)):
+            return tuple(result)
+        n_threads, signature = threads.thread_count(n_threads), SIGNATURES[name]
+        inputs = {
+            label: as_samples(value, label, self.sizes[signature.inputs[label]])
+            for label, value in given.items()
+        }
         lead = inputs["x"].shape[:-1]
-        for name, array in inputs.items():
-            if array.shape[:-1] != lead:
-                raise ValueError(f"{name} has shape {array.shape}, but x has shape {inputs['x'].shape}")
-        outputs = as_outputs(out, {name: lead + shape for name, shape in shapes.items()}, self.dtype, inputs)
-        samples = math.prod(lead)
+        samples, cost = math.prod(lead), self.costs[name]
+        n_helpers = helpers(samples, cost, n_threads)
+        for label, array in inputs.items():
+            if array.ndim == 1 and lead:
+                inputs[label] = np.broadcast_to(array, (*lead, array.size))
+            elif array.shape[:-1] != lead:
+                raise ValueError(f"{label} has shape {array.shape}, but x has shape {inputs['x'].shape}")
+        size = max(array.shape[-1] for array in inputs.values()) * self.dtype.itemsize
+        shapes = signature.shapes(*self.sizes.values())
+        labels = [f"{label} in out" for label in shapes] if labels is None else labels
+        full = [(*lead, *shape) for shape in shapes.values()]
+        given_out = (None,) * len(shapes) if out is None else out
+        outputs = as_outputs(given_out, dict(zip(labels, full, strict=True)), self.dtype, inputs)
         read = [rows(array, lead, self.dtype) for array in inputs.values()]
         written = [
             plain(array.reshape(samples, *shape), self.dtype)
@@ -90,26 +135,76 @@ class Calls(Functions):
 
         def work(start: int, stop: int) -> None:
             results = tuple(array[start:stop] for array in written)
-            if not call(*(part(start, stop) for part in read), results):
+            if not self.call(name, *(part(start, stop) for part in read), results):
                 raise RuntimeError("an array was changed during the call")
 
-        size = max(array.shape[-1] for array in inputs.values()) * self.dtype.itemsize
-        threads.run(work, chunks(samples, cost, size, n_threads), helpers(samples, cost, n_threads))
+        threads.run(work, chunks(samples, cost, size, n_threads), n_helpers)
         return outputs
 
+    def _short_way(self, name: str, given: Mapping[str, ArrayLike], out: Any) -> Any:
+        """Convert lists, and arrays of another kind or layout, and call a routine; False if it refuses them.
 
-def results(net: Network, x: Any, batch_size: int | None, n_threads: int) -> Iterator[tuple[Array, Array]]:
+        The long way costs a few microseconds, which is more than a small network takes.
+        """
+        arrays, dtype = [], self.dtype
+        values: Iterable[Any] = given.values()
+        for value in values:
+            kind = type(value)
+            array = (
+                value if kind is np.ndarray else np.array(value) if kind is list or kind is tuple else None
+            )
+            # An output may overlap an array that was converted, and the long way says so.
+            if array is None or (kind is np.ndarray and out is not None) or array.size > SHORT:
+                return False
+            if array.dtype is not dtype:
+                if array.dtype.kind not in "biuf":
+                    return False
+                array = array.astype(dtype, "C")
+            arrays.append(array)
+        return self.call(name, *arrays, out)
+
+    def bind(self, name: str, given: Mapping[str, Array | None], out: Any) -> Callable[[], Any]:
+        """Return what `Network.bind` says."""
+        if name not in SIGNATURES:
+            raise ValueError(f"routine is {name!r}, expected one of {', '.join(SIGNATURES)}")
+        signature = SIGNATURES[name]
+        for label, value in given.items():
+            if (value is None) == (label in signature.inputs):
+                raise TypeError(f"routine {name!r} {'needs' if value is None else 'does not take'} {label}")
+        inputs = {label: value for label, value in given.items() if value is not None}
+        lead = np.shape(inputs["x"])[:-1]
+        for label, value in inputs.items():
+            check_array(value, label, (*lead, self.sizes[signature.inputs[label]]), self.dtype)
+        labels = [f"{label} in out" for label in signature.outputs] if len(signature.outputs) > 1 else ["out"]
+        shapes = [(*lead, *shape) for shape in signature.shapes(*self.sizes.values()).values()]
+        outputs = (out,) if len(labels) == 1 else out
+        for label, array in zip(labels, outputs if isinstance(outputs, tuple) else (), strict=False):
+            if array is None:
+                raise TypeError(f"{label} must be an ndarray, got None")
+        arrays = as_outputs(outputs, dict(zip(labels, shapes, strict=True)), self.dtype, inputs)
+        samples, cost = math.prod(lead), self.costs[name]
+        context, releases = Context(self._packed), samples * cost > HELD
+        everything = [inputs[label] for label in signature.inputs] + list(arrays)
+        return step(name, self.dtype, context, everything, out, samples, releases)
+
+
+def results(
+    calls: Calls, x: Any, batch_size: int | None, n_threads: threads.Threads
+) -> Iterator[tuple[Array, Array]]:
     """Return what `Network.iter_value_and_jacobian` says."""
+    (n_inputs, n_outputs), n_threads = calls.contexts.sizes, threads.thread_count(n_threads)
     shape = np.shape(x)
-    if len(shape) < 2 or shape[-1] != net.n_inputs:
-        raise ValueError(f"x has shape {shape}, expected (B, {net.n_inputs}) or (B, ..., {net.n_inputs})")
+    if len(shape) < 2 or shape[-1] != n_inputs:
+        raise ValueError(f"x has shape {shape}, expected (B, {n_inputs}) or (B, ..., {n_inputs})")
     if batch_size is None:
-        size = math.prod(shape[1:]) * net.n_outputs * net.dtype.itemsize
+        size = math.prod(shape[1:]) * n_outputs * calls.dtype.itemsize
         fitting = RESULT_BYTES // max(size, 1)
         length = max(fitting // GROUP * GROUP, min(fitting, GROUP), 1)
     elif (length := operator.index(batch_size)) < 1:
         raise ValueError(f"batch_size is {length}, expected a positive integer")
-    return (
-        net.value_and_jacobian(x[start : start + length], threads=n_threads)
-        for start in range(0, shape[0], length)
-    )
+
+    def batch(start: int) -> tuple[Array, Array]:
+        y, jac = calls.run("value_and_jacobian", {"x": x[start : start + length]}, None, n_threads)
+        return y, jac
+
+    return (batch(start) for start in range(0, shape[0], length))

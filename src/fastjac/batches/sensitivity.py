@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac.arguments import as_samples
 from fastjac.batches import threads
+from fastjac.batches.calls import Calls
 from fastjac.batches.chunks import LONGEST, Rows, chunks, group_of, helpers, rows
-from fastjac.kernels import reductions
-
-if TYPE_CHECKING:
-    from fastjac.network import Network
 
 Array = NDArray[Any]
+Reduction = Literal["mean_abs", "class_mean", "frobenius", "spectral"]
 
 MEANS = ("mean_abs", "class_mean")
 NORMS = ("frobenius", "spectral")
@@ -31,25 +29,28 @@ PARTS = range(8, 65)
 PARTS_BYTES = 1 << 26
 
 
-def sensitivity(net: Network, x: ArrayLike, reduce: str, n_threads: int) -> Array:
+def sensitivity(calls: Calls, x: ArrayLike, reduce: str, n_threads: int) -> Array:
     """Return what `Network.sensitivity` says."""
     if reduce not in (*MEANS, *NORMS):
         raise ValueError(f"reduce is {reduce!r}, expected one of {', '.join((*MEANS, *NORMS))}")
-    samples = as_samples(x, "x", net.n_inputs)
+    samples = as_samples(x, "x", calls.sizes["n"])
     lead = samples.shape[:-1]
-    room = _Room(net, rows(samples, lead, net.dtype))
-    count = samples.size // net.n_inputs
+    room = _Room(calls, rows(samples, lead, calls.dtype))
+    count = samples.size // calls.sizes["n"]
     if reduce in NORMS:
         return _norms(room, reduce, count, n_threads).reshape(lead)
+    if not count:
+        raise ValueError(f"x has shape {samples.shape}: there is no mean over no samples")
     return _mean(room, reduce, count, n_threads)
 
 
 class _Room(threading.local):
     """Where the calling thread makes Jacobians: a block of samples at a time."""
 
-    def __init__(self, net: Network, read: Rows) -> None:
-        self.net, self._read = net, read
-        size = net.n_outputs * net.n_inputs * net.dtype.itemsize
+    def __init__(self, calls: Calls, read: Rows) -> None:
+        self.calls, self._read = calls, read
+        self.n, self.m = calls.contexts.sizes
+        size = self.n * self.m * calls.dtype.itemsize
         fitting = max(1, min(FEW, FEW_BYTES // size), BLOCK_BYTES // size)
         self._block = 1 << (fitting.bit_length() - 1)
         self._out: tuple[Array, Array] | None = None
@@ -60,59 +61,82 @@ class _Room(threading.local):
             yield first, self._read(first, min(first + self._block, stop))
 
     def jacobians(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
-        """Yield the number of the first of some samples, and their Jacobians (block * M, N)."""
-        net = self.net
+        """Yield the number of the first of some samples, and their Jacobians (block, M, N)."""
         if self._out is None:
-            shape = (self._block, net.n_outputs)
-            self._out = np.empty(shape, net.dtype), np.empty((*shape, net.n_inputs), net.dtype)
-        y, jac = self._out
+            shape, dtype = (self._block, self.m), self.calls.dtype
+            self._out = np.empty(shape, dtype), np.empty((*shape, self.n), dtype)
         for first, x in self.samples(start, stop):
-            net.value_and_jacobian(x, out=(y[: len(x)], jac[: len(x)]))
-            yield first, jac[: len(x)].reshape(-1, net.n_inputs)
+            y, jac = (array[: len(x)] for array in self._out)
+            self.calls.call("value_and_jacobian", x, (y, jac))
+            yield first, jac
 
 
 def _norms(room: _Room, name: str, count: int, n_threads: int) -> Array:
     """Return a norm of each sample's Jacobian, (count,)."""
-    net = room.net
-    routine = reductions.routine(name, net.dtype)
+    norm = {"frobenius": _square_norms, "spectral": _spectral_norms}[name]
     result = np.empty(count)
-    shorter = min(net.n_outputs, net.n_inputs)
-    cost = net._functions.costs[1]
+    shorter, longer = sorted((room.n, room.m))
+    cost = room.calls.costs["value_and_jacobian"]
     if name == "spectral":
-        cost += shorter**2 * (net.n_outputs + net.n_inputs) + 4 * shorter**3
+        cost += shorter**2 * (longer + 4 * shorter)
 
     def work(start: int, stop: int) -> None:
-        space = [np.empty((shorter, shorter)), np.empty((4, shorter))] if name == "spectral" else []
         for first, jac in room.jacobians(start, stop):
-            routine(jac, *space, result[first : first + len(jac) // net.n_outputs])
+            result[first : first + len(jac)] = norm(jac)
 
-    size = net.n_inputs * net.dtype.itemsize
+    size = room.n * room.calls.dtype.itemsize
     threads.run(work, chunks(count, cost, size, n_threads), helpers(count, cost, n_threads))
     return result
 
 
+def _square_norms(jac: Array) -> Array:
+    """Return the squared Frobenius norms (block,) of ``jac`` (block, M, N)."""
+    flat = jac.reshape(len(jac), -1).astype(np.float64, copy=False)
+    return np.asarray(np.einsum("bk,bk->b", flat, flat))
+
+
+def _spectral_norms(jac: Array) -> Array:
+    """Return the largest singular values (block,) of ``jac`` (block, M, N).
+
+    Each is the square root of the largest eigenvalue of J J' or J' J, whichever is smaller.
+    """
+    with np.errstate(all="ignore"):
+        jac = jac.astype(np.float64)
+        largest = np.abs(jac).max(axis=(1, 2))
+        finite = np.isfinite(largest) & (largest > 0)
+        # A power of two near the largest entry: no square overflows, none that counts underflows.
+        exponent = np.where(finite, np.frexp(largest)[1], 0)
+        scaled = np.where(finite[:, None, None], np.ldexp(jac, -exponent[:, None, None]), 0.0)
+        rows, cols = jac.shape[1:]
+        gram = scaled @ scaled.mT if rows <= cols else scaled.mT @ scaled
+        norms = np.ldexp(np.sqrt(np.linalg.eigvalsh(gram)[:, -1].clip(min=0.0)), exponent)
+    return np.asarray(np.where(finite, norms, largest))
+
+
 def _mean(room: _Room, name: str, count: int, n_threads: int) -> Array:
     """Return a mean over all Jacobians, (M, N)."""
-    net = room.net
-    routine = reductions.routine(name, net.dtype)
-    by_class = name == "class_mean"
-    cost = 2 * net._functions.costs[0] if by_class else net._functions.costs[1]
-    totals, share = _parts(net.n_outputs * net.n_inputs, count, cost)
-    totals = totals.reshape(-1, net.n_outputs, net.n_inputs)
+    calls, by_class = room.calls, name == "class_mean"
+    cost = 2 * calls.costs["vjp"] if by_class else calls.costs["value_and_jacobian"]
+    totals, share = _parts(room.m * room.n, count, cost)
+    totals = totals.reshape(-1, room.m, room.n)
     counts = np.zeros(totals.shape[:2], np.int64)
 
     def work(start: int, stop: int) -> None:
         part = start // share % len(totals)
         if not by_class:
             for _, jac in room.jacobians(start, stop):
-                routine(jac, totals[part])
+                totals[part] += np.abs(jac, out=jac).sum(axis=0, dtype=np.float64)
             return
         for _, x in room.samples(start, stop):
-            y = net(x)
+            (y,) = calls.call("value", x, None)
             classes = y.argmax(axis=1)
             cotangents = np.zeros_like(y)
             cotangents[np.arange(len(y)), classes] = 1
-            routine(net.vjp(x, cotangents)[1], classes, totals[part], counts[part])
+            gradients = calls.call("vjp", x, cotangents, None)[1]
+            for m in np.unique(classes):
+                chosen = gradients[classes == m]
+                totals[part, m] += chosen.sum(axis=0, dtype=np.float64)
+                counts[part, m] += len(chosen)
             if np.isnan(y).any():
                 totals[part] = np.nan
 

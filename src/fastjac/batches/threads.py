@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from operator import index
-from queue import SimpleQueue
+from typing import Literal
 
 Chunk = tuple[int, int]
+Threads = int | Literal["all"]
 
 
-def thread_count(threads: int | str) -> int:
+def thread_count(threads: Threads) -> int:
     """Return how many threads ``threads`` asks for: a positive integer, or ``"all"`` for every core."""
     if isinstance(threads, str):
         if threads != "all":
@@ -40,24 +42,22 @@ def cores() -> int:
 def run(work: Callable[[int, int], object], chunks: Iterator[Chunk], helpers: int) -> None:
     """Call ``work(start, stop)`` for each of ``chunks``, with up to ``helpers`` threads beside this one.
 
-    What a call raises, in whichever thread, stops the work and is raised here; so is KeyboardInterrupt
-    between two chunks. No thread is at work on them any more when this returns or raises.
+    If a call raises, in whichever thread, the work stops and the exception is raised here; so is
+    KeyboardInterrupt between two chunks. No thread is at work on them any more when this returns or raises.
     """
     if helpers < 1:
         for chunk in chunks:
             work(*chunk)
         return
-    job, team = _Job(work, chunks), _team
+    job = _Job(work, chunks)
+    asked: list[Future[None]] = []
     try:
-        try:
-            team.offer(job, helpers)
-            job.work()
-        finally:
-            job.finish()
-            team.settle(helpers)
-    except BaseException:
-        team.dismiss()
-        raise
+        asked = _helpers.ask(job.help, helpers)
+        job.work()
+    finally:
+        job.finish()
+        for future in asked:
+            future.cancel()
     if job.error is not None:
         raise job.error
 
@@ -86,7 +86,7 @@ class _Job:
             work(*chunk)
 
     def help(self) -> None:
-        """Work as a helper: what goes wrong is the caller's to raise."""
+        """Work as a helper: the caller raises what goes wrong."""
         with self._lock:
             if self._closed:
                 return
@@ -122,58 +122,34 @@ class _Job:
             raise interruption
 
 
-class _Team:
-    """The helpers: threads made when first needed, which wait for jobs."""
+class _Helpers:
+    """The threads that all callers share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._wanted = 0  # helpers, by all jobs that are running
+        self._size = 0
+        self._executor = ThreadPoolExecutor(1)
 
-    def offer(self, job: _Job, helpers: int) -> None:
-        """Ask ``helpers`` threads to help, as many of them new as are missing."""
+    def ask(self, function: Callable[[], None], helpers: int) -> list[Future[None]]:
+        """Let ``helpers`` threads call a function, when they are free.
+
+        There is a thread for each other core, or as many as one caller wants.
+        """
         with self._lock:
-            self._wanted += helpers
-            # Callers at the same time share the cores; one alone gets what it asks for.
-            most = max(helpers, min(self._wanted, cores() - 1))
-            for number in range(len(self._threads), most):
-                name = f"fastjac-{number}"
-                thread = threading.Thread(target=_help, args=(self._jobs,), name=name, daemon=True)
-                thread.start()
-                self._threads.append(thread)
-            for _ in range(helpers):
-                self._jobs.put(job)
-
-    def settle(self, helpers: int) -> None:
-        """Take back an offer."""
-        with self._lock:
-            self._wanted -= helpers
-
-    def dismiss(self) -> None:
-        """End the threads: each when it has no job, and those that have none before this returns."""
-        with self._lock:
-            leaving, jobs = self._threads, self._jobs
-            self._threads, self._jobs = [], SimpleQueue()
-        for _ in leaving:
-            jobs.put(None)
-        for thread in leaving:
-            thread.join(timeout=0.1)
+            if self._size < helpers:
+                self._executor.shutdown(wait=False)
+                self._size = max(helpers, cores() - 1)
+                self._executor = ThreadPoolExecutor(self._size, thread_name_prefix="fastjac")
+            return [self._executor.submit(function) for _ in range(helpers)]
 
 
-def _help(jobs: SimpleQueue[_Job | None]) -> None:
-    while (job := jobs.get()) is not None:
-        job.help()
-        del job  # Waiting for the next one must not keep this one's arrays.
-
-
-_team = _Team()
+_helpers = _Helpers()
 
 
 def _after_fork() -> None:
     """Start anew in a child: it has none of its parent's threads, and its locks as they happened to be."""
-    global _team
-    _team = _Team()
+    global _helpers
+    _helpers = _Helpers()
 
 
 if hasattr(os, "register_at_fork"):

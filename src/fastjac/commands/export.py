@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import fastjac
 from fastjac.commands import CommandError
 from fastjac.commands.inputs import read_network
 from fastjac.embedding.export import export, identifier
@@ -22,7 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Write both files, named after the model's."""
     net = read_network(args.model)
     try:
-        paths = export(net, args.folder, identifier(args.model.stem))
+        name = identifier(args.model.stem)
+        paths = export(net.packed, args.folder, name, str(net), fastjac.__version__)
     except OSError as error:
         raise CommandError(f"cannot write {error.filename}: {error.strerror or error}") from None
     for path in paths:

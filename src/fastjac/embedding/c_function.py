@@ -1,193 +1,87 @@
-"""The compiled routine as a C function, made of a few LLVM instructions, and its call from njit code.
-
-A C caller hands over one pointer for the network. It points to a *record*: int64 fields that tell what is
-called and who may call it. `SELF` is the record's own address, so that a copy of it is told from it.
-"""
-
-# numba's decorators are not typed.
-# mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
+"""A network as a C function, for callers without Python."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
-from collections.abc import Callable, Sequence
+import weakref
+from types import TracebackType
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import errors, njit, types
-from numba.core import cgutils
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from fastjac.kernels import routines
-from fastjac.kernels.llvm.arrays import INT32, emit_call, routine_type
-from fastjac.kernels.llvm.intrinsics import address
-from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
+from fastjac.embedding import records
+from fastjac.kernels.context import Context
+from fastjac.kernels.packing import Packed
 
-BUSY, CLOSED = 2, 3
-# Fields of a record. Callers' own cached code reads those up to OUTPUTS: when they change, so must LAYOUT.
-LAYOUT = 0x66617374_6A616301
-LAYOUT_AT, SELF, FUNCTION, ITEMSIZE, INPUTS, OUTPUTS, STATE, CONTEXT, ROUTINE, FIELDS = range(10)
-_FREE, _TAKEN, _SHUT = range(3)  # what STATE may be
-
-FUNCTION_TYPE = ir.FunctionType(INT32, [BYTE_POINTER] * 4)
+_NUMBERS = {"float32": ("float", ctypes.c_float), "float64": ("double", ctypes.c_double)}
+# Records of C functions: a pointer to one may be in use anywhere, so they are never freed.
+_records: list[NDArray[np.int64]] = []
+# Memory of networks that were collected in the middle of a call.
+_in_use: list[Context] = []
 
 
-def emit_status(builder: ir.IRBuilder, wrong: ir.Value, status: int) -> None:
-    """Emit a return of ``status`` where ``wrong``."""
-    with builder.if_then(wrong, likely=False):
-        builder.ret(INT32(status))
+class CFunction:
+    """A network as a C function; made by `Network.c_function`.
 
-
-def emit_any_null(builder: ir.IRBuilder, pointers: Sequence[ir.Value]) -> ir.Value:
-    """Return whether one of the pointers is null."""
-    return functools.reduce(
-        builder.or_, [builder.icmp_unsigned("==", pointer, pointer.type(None)) for pointer in pointers]
-    )
-
-
-def _field(builder: ir.IRBuilder, record: ir.Value, field: int) -> ir.Value:
-    return builder.gep(builder.bitcast(record, INT.as_pointer()), [INT(field)])
-
-
-def _emit_function(module: ir.Module, dtype: np.dtype[Any], name: str) -> None:
-    """Emit ``int name(record, x, y, jac)``, which one thread at a time gets through."""
-    function = ir.Function(module, FUNCTION_TYPE, name)
-    builder = ir.IRBuilder(function.append_basic_block())
-    record, *pointers = function.args
-    emit_status(builder, emit_any_null(builder, function.args), routines.MISMATCH)
-    state = _field(builder, record, STATE)
-    exchanged = builder.cmpxchg(state, INT(_FREE), INT(_TAKEN), "acquire", "monotonic")
-    old = builder.extract_value(exchanged, 0)
-    emit_status(builder, builder.icmp_signed("==", old, INT(_TAKEN)), BUSY)
-    emit_status(builder, builder.icmp_signed("!=", old, INT(_FREE)), CLOSED)
-    n, m, context, routine = (
-        builder.load(_field(builder, record, field)) for field in (INPUTS, OUTPUTS, CONTEXT, ROUTINE)
-    )
-    kinds = routines.array_types("value_and_jacobian", dtype)
-    routine = builder.inttoptr(routine, routine_type(kinds).as_pointer())
-    status = emit_call(builder, kinds, routine, context, ([n], [m], [m, n]), pointers)
-    builder.store_atomic(INT(_FREE), state, "release", align=8)
-    builder.ret(status)
-
-
-def _emit_close(module: ir.Module, name: str) -> None:
-    """Emit ``int name(record)``: refuse all calls from now on, or return 1 where one is running."""
-    function = ir.Function(module, ir.FunctionType(INT32, [BYTE_POINTER]), name)
-    builder = ir.IRBuilder(function.append_basic_block())
-    state = _field(builder, function.args[0], STATE)
-    exchanged = builder.cmpxchg(state, INT(_FREE), INT(_SHUT), "acq_rel", "monotonic")
-    busy = builder.icmp_signed("==", builder.extract_value(exchanged, 0), INT(_TAKEN))
-    builder.ret(builder.zext(busy, INT32))
-
-
-class _Functions:
-    """The C functions of one dtype, which stay for as long as the process.
+    The function takes one call at a time and then returns `BUSY`: make one for each thread. It keeps the
+    network's memory until it is closed or nothing refers to it any more; from then on it returns `CLOSED`.
 
     Attributes
     ----------
-    call : int
-        Address of ``int (record, x, y, jac)``.
-    close : callable
-        ``close(record)`` refuses all calls from then on, or returns true where one is running.
+    address : int
+        Of the function.
+    context : int
+        The pointer to hand over as its first argument; never reused for another network.
+    signature : str
+        ``int (void *context, const T *x, T *y, T *jac)`` with T ``float`` or ``double``: ``x`` (N,) is
+        read, ``y`` (M,) and ``jac`` (M, N), row by row, are written. Returns `OK`, or, with nothing
+        written, `MISMATCH` for null pointers and arrays that overlap, `BUSY` or `CLOSED`.
+    ctypes : ctypes function
+        The same for `ctypes` and ``scipy.LowLevelCallable``; it releases the GIL while it runs.
     """
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        # Names of compiled functions are the whole process's.
-        names = [f"fastjac.{function}.{dtype}" for function in ("call", "close")]
-        self._library = cpu_target.target_context.codegen().create_library(f"fastjac.calling.{dtype}")
-        module = self._library.create_ir_module("fastjac.calling")
-        _emit_function(module, dtype, names[0])
-        _emit_close(module, names[1])
-        self._library.add_ir_module(module)
-        self._library.finalize()
-        self.call, close = (int(self._library.get_pointer_to_function(name)) for name in names)
-        self.close: Callable[[int], int] = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(close)
+    def __init__(self, packed: Packed) -> None:
+        memory = Context(packed)
+        record = records.make(packed, memory)
+        _records.append(record)
+        name, kind = _NUMBERS[packed.dtype.name]
+        functions = records.functions(packed.dtype)
+        self.address = functions.call
+        self.context = int(record.ctypes.data)
+        self.signature = f"int (void *context, const {name} *x, {name} *y, {name} *jac)"
+        arrays = [ctypes.POINTER(kind)] * 3
+        self.ctypes: Any = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *arrays)(self.address)
+        self._refuse = functions.close
+        self._memory = [memory]
+        weakref.finalize(self, _collect, self._refuse, self.context, self._memory)
+
+    def close(self) -> None:
+        """Refuse all further calls and give the memory back.
+
+        Raises
+        ------
+        RuntimeError
+            If a call is running in another thread; nothing has changed then.
+        """
+        if self._refuse(self.context):
+            raise RuntimeError("a call of the C function is running")
+        self._memory.clear()
+
+    def __enter__(self) -> CFunction:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"at {self.address:#x}, context {self.context:#x}" if self._memory else "closed"
+        return f"CFunction({self.signature}, {state})"
 
 
-@global_compiler_lock
-@functools.cache
-def functions(dtype: np.dtype[Any]) -> _Functions:
-    """Return the C functions of one dtype."""
-    return _Functions(dtype)
-
-
-def fill(
-    record: NDArray[np.int64], dtype: np.dtype[Any], n_inputs: int, n_outputs: int, context: int
-) -> None:
-    """Make ``record`` (FIELDS,) that of a network whose `context.Context` is at the address ``context``."""
-    fields = {
-        LAYOUT_AT: LAYOUT,
-        SELF: record.ctypes.data,
-        FUNCTION: functions(dtype).call,
-        ITEMSIZE: dtype.itemsize,
-        INPUTS: n_inputs,
-        OUTPUTS: n_outputs,
-        STATE: _FREE,
-        CONTEXT: context,
-        ROUTINE: routines.address_of("value_and_jacobian", dtype),
-    }
-    record[list(fields)] = list(fields.values())
-
-
-@intrinsic
-def _call(typing: Any, handle: Any, x: Any, y: Any, jac: Any) -> Any:
-    """Return the status of the function of a record, called with three arrays."""
-    for name, array, ndim in zip(("x", "y", "jac"), (x, y, jac), (1, 1, 2), strict=True):
-        fits = isinstance(array, types.Array) and array.ndim == ndim and array.layout == "C"
-        if not fits or array.dtype not in (types.float32, types.float64) or array.dtype != x.dtype:
-            raise errors.TypingError(
-                f"value_and_jacobian: {name} is {array}, expected a C-contiguous float32 or float64 array "
-                f"of {ndim} dimension{'s' * (ndim > 1)}, the same dtype as x"
-            )
-        if name != "x" and not array.mutable:
-            raise errors.TypingError(f"value_and_jacobian: {name} is read-only")
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        data = [
-            builder.bitcast(cgutils.create_struct_proxy(kind)(context, builder, value).data, BYTE_POINTER)
-            for kind, value in zip(signature.args, args, strict=True)
-        ]
-        function = builder.load(_field(builder, data[0], FUNCTION))
-        function = builder.inttoptr(function, FUNCTION_TYPE.as_pointer())
-        return builder.sext(builder.call(function, data), INT)
-
-    return types.intp(handle, x, y, jac), codegen
-
-
-@njit(error_model="numpy")
-def value_and_jacobian(handle, x, y, jac):
-    """Write a network's output and Jacobian from compiled code; callable from Python also.
-
-    Parameters
-    ----------
-    handle : ndarray of int64
-        What `Network.handle` returned. For one thread at a time.
-    x : ndarray, (N,)
-        Inputs. All arrays are C-contiguous and of the network's dtype.
-    y : ndarray, (M,)
-        Written: the output.
-    jac : ndarray, (M, N)
-        Written: ``jac[m, n] = d y[m] / d x[n]``. The arrays do not overlap.
-
-    Returns
-    -------
-    status : int
-        `OK`, or, with nothing written, `MISMATCH` for arrays or a handle that do not fit and `BUSY` where
-        another thread is using the handle.
-
-    Raises
-    ------
-    TypingError
-        When the calling function is compiled, for arguments that are not such arrays.
-    """
-    if handle.size != FIELDS or handle[LAYOUT_AT] != LAYOUT or handle[SELF] != address(handle):
-        return routines.MISMATCH
-    n, m = handle[INPUTS], handle[OUTPUTS]
-    if handle[ITEMSIZE] != x.itemsize or x.size != n or y.size != m or jac.shape[0] != m or jac.shape[1] != n:
-        return routines.MISMATCH
-    return _call(handle, x, y, jac)
+def _collect(refuse: Any, context: int, memory: list[Context]) -> None:
+    if refuse(context):
+        _in_use.extend(memory)
+    memory.clear()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import fastjac
 from fastjac.embedding import object_file
 from fastjac.kernels import routines
-from fastjac.network import Network
+from fastjac.kernels.cache import replace_file
+from fastjac.kernels.packing import Packed
 
 _HEADER = """\
 /* The network {name}: {network}.
@@ -61,20 +61,23 @@ def identifier(text: str) -> str:
     return name if name[:1].isalpha() else f"net_{name}"
 
 
-def export(net: Network, folder: str | Path, name: str) -> tuple[Path, Path]:
+def export(packed: Packed, folder: str | Path, name: str, network: str, version: str) -> tuple[Path, Path]:
     """Write ``folder/name.h`` and ``folder/name.o``.
 
-    The object file holds the weights and the machine code that ``net`` itself runs, so that the results
+    The object file holds the weights and the machine code that the network itself runs, so that the results
     are the same to the last bit. It is for processors that have what numba compiles for: this machine's,
     unless ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` say otherwise.
 
     Parameters
     ----------
-    net : Network
+    packed : Packed
+        The network's weights.
     folder : path
         Made if it is not there.
     name : str
         All names in the header begin with it.
+    network, version : str
+        The network and the version of fastjac, as a comment in the header tells them.
 
     Returns
     -------
@@ -89,25 +92,26 @@ def export(net: Network, folder: str | Path, name: str) -> tuple[Path, Path]:
     """
     if name != identifier(name):
         raise ValueError(f"name is {name!r}, with which no C identifier begins")
-    compiled = object_file.compile_object(net._packed, name)
+    compiled = object_file.compile_object(packed, name)
+    n_inputs, n_outputs = packed.plan.sizes[0], packed.plan.sizes[-1]
     text = _HEADER.format(
         name=name,
         upper=name.upper(),
-        network=str(net).replace("*/", "* /"),
-        version=fastjac.__version__,
+        network=network.replace("*/", "* /"),
+        version=version,
         triple=compiled.triple,
         processor=compiled.processor,
         ok=routines.OK,
         mismatch=routines.MISMATCH,
         unprepared=object_file.UNPREPARED,
-        inputs=net.n_inputs,
-        outputs=net.n_outputs,
+        inputs=n_inputs,
+        outputs=n_outputs,
         workspace=compiled.workspace,
-        type={"float32": "float", "float64": "double"}[net.dtype.name],
+        type={"float32": "float", "float64": "double"}[packed.dtype.name],
     )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     header, code = folder / f"{name}.h", folder / f"{name}.o"
-    header.write_text(text, encoding="utf-8")
-    code.write_bytes(compiled.code)
+    replace_file(header, text.encode())
+    replace_file(code, compiled.code)
     return header, code

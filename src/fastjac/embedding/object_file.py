@@ -12,23 +12,22 @@ import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from llvmlite import binding, ir
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
-from fastjac.embedding.c_function import FUNCTION_TYPE, emit_any_null, emit_status
+from fastjac.embedding.records import FUNCTION_TYPE, emit_any_null, emit_status
 from fastjac.kernels import routines
-from fastjac.kernels.context import Context
+from fastjac.kernels.context import ADDRESSES, Context
 from fastjac.kernels.llvm.arrays import INT32, emit_call, routine_type
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
-from fastjac.kernels.packing import ALIGNMENT, Packed
+from fastjac.kernels.packing import Packed
+from fastjac.kernels.target import ALIGNMENT
 
 UNPREPARED = 4
 # What an object file may ask of the C library.
 _LIBRARY = {"log", "logf", "memcpy", "memmove", "memset"}
-_SMALLEST_ADDRESS = 1 << 32  # No size or offset is as large, and no address of ours as small.
 
 
 class Object(NamedTuple):
@@ -73,8 +72,8 @@ class _Image:
 
     def __init__(self, packed: Packed) -> None:
         context = Context(packed)
-        self.work = _Block(context._owned, ALIGNMENT)
-        self.weights = _Block([*packed.weights, *packed.rows.values()], 0)
+        self.work = _Block(context.arena.arrays, ALIGNMENT)
+        self.weights = _Block(packed.arrays, 0)
         self.context = self._at(context.address)
 
     def _at(self, address: int) -> int:
@@ -86,9 +85,11 @@ class _Image:
         """Return of each address in the image the offset, its target's, and whether that is a weight."""
         found = []
         for array, start in zip(self.work.arrays, self.work.offsets, strict=True):
-            for name, (kind, shift, *_) in (array.dtype.fields or {}).items():
+            for name in ADDRESSES.get(array.dtype, ()):
+                assert array.dtype.fields is not None
+                shift = array.dtype.fields[name][1]
                 for number, value in enumerate(array[name].tolist()):
-                    if kind == np.int64 and value >= _SMALLEST_ADDRESS:
+                    if value:
                         found.append((start + number * array.itemsize + shift, *self._target(value)))
         return found
 
@@ -114,7 +115,7 @@ def compile_object(packed: Packed, name: str) -> Object:
     _emit_value_and_jacobian(module, f"{name}_value_and_jacobian", packed, image.context)
     _emit_unreached(module, "NRT_MemInfo_call_dtor")
 
-    (compiled,) = routines.routine("value_and_jacobian", packed.layers[0].w.dtype).overloads.values()
+    (compiled,) = routines.routine("value_and_jacobian", packed.dtype).overloads.values()
     linked = binding.parse_assembly(str(module))
     linked.link_in(compiled.library._get_module_for_linking(), preserve=True)
     public = {f"{name}_init", f"{name}_value_and_jacobian"}
@@ -188,7 +189,7 @@ def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
 
 
 def _emit_value_and_jacobian(module: ir.Module, name: str, packed: Packed, context: int) -> None:
-    dtype, sizes = packed.layers[0].w.dtype, packed.plan.sizes
+    dtype, sizes = packed.dtype, packed.plan.sizes
     (compiled,) = routines.routine("value_and_jacobian", dtype).overloads.values()
     kinds = routines.array_types("value_and_jacobian", dtype)
     routine = ir.Function(module, routine_type(kinds), compiled.fndesc.llvm_func_name)

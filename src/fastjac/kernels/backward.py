@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
-from fastjac.kernels.llvm.intrinsics import head, listed_tile, scale, tiles
-from fastjac.kernels.llvm.vectors import LISTED, MR, TARGET, itemsize, panel_width
+from fastjac.kernels.llvm.intrinsics import head, scale, tiles
+from fastjac.kernels.llvm.vectors import MR, TARGET, itemsize, panel_width
 from fastjac.kernels.panels import (
     copy,
     copy_rows,
@@ -47,46 +47,6 @@ def _left(dtype, context, layer, step, rows):
             scale(dtype, rows, width, left + at, context.zeros, 0, layer.slope + q * row, context.left + at)
         left = context.left
     return left
-
-
-@inner
-def _multiply_listed(dtype, context, layer, before, step, rows):
-    """Compute a product of two hidden ReLU layers for their active units only, into panels (n, rows).
-
-    The rows lie in the lanes: vectors along the units would hold active and inactive ones.
-    """
-    size, width = itemsize(dtype), panel_width(dtype)
-    row, panels = width * size, (rows + width - 1) // width
-    columns = step.scalar
-    if not step.scalar_transposed:
-        columns = context.left
-        exchange_panels(dtype, step.scalar, rows, layer.fan_out, columns)
-    if not context.finite:
-        values = vector(dtype, columns, panels * layer.fan_out * width)
-        slope = vector(dtype, layer.slope, layer.fan_out)
-        for i in range(values.size):
-            values[i] *= slope[i // width % slope.size]
-    k, units = integers(layer.active, layer.count), integers(context.listed_units, 2 * layer.count)
-    for i in range(k.size):
-        units[2 * i] = k[i] // width * step.n * row + k[i] % width * size
-        units[2 * i + 1] = k[i] * row
-    # The last tile takes the last unit as often as it has rows left.
-    active = integers(before.active, before.count)
-    offsets = integers(context.listed_rows, before.count + LISTED)
-    for i in range(offsets.size if active.size else 0):
-        offsets[i] = active[min(i, active.size - 1)] * row
-    for p in range(panels):
-        for i in range(0, active.size, LISTED):
-            listed_tile(
-                dtype,
-                min(width, rows - p * width),
-                k.size,
-                context.listed_units,
-                step.listed,
-                columns + p * layer.fan_out * row,
-                step.out + p * step.n * row,
-                context.listed_rows + 8 * i,
-            )
 
 
 @inner
@@ -262,11 +222,7 @@ def jacobian(dtype, context, layers, steps, best, jac, more):
     for i in range(context.n_steps):
         step = steps[i]
         layer = layers[step.layer]
-        if step.listed:
-            rows = step.m - (spared < step.m)
-            _multiply_listed(dtype, context, layer, layers[step.layer - 1], step, rows)
-        else:
-            _multiply(dtype, context, layer, step, spared, jac, ahead)
+        _multiply(dtype, context, layer, step, spared, jac, ahead)
         if step.head:
             _head_columns(dtype, context, last, step.m, step.out)
     if context.result:

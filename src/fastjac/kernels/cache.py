@@ -29,7 +29,7 @@ from typing import Any
 
 import llvmlite
 import numba
-from llvmlite import binding
+from llvmlite import binding, ir
 from numba.core import config
 from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
@@ -91,8 +91,11 @@ class File:
         Whether the routine was compiled in this process.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = f"{name}-{fingerprint()[:32]}.nbc"
+    def __init__(self, name: str, module_name: str | None = None) -> None:
+        digest = fingerprint()
+        if module_name is not None:
+            digest = hashlib.sha256(repr((digest, _content(module_name))).encode()).hexdigest()
+        self.name = f"{name}-{digest[:32]}.nbc"
         self.path: Path | None = None
         self.compiled = False
 
@@ -117,7 +120,7 @@ class File:
         content = hashlib.sha256(payload).digest() + payload
         for folder in folders():
             with contextlib.suppress(OSError):
-                _replace(folder / self.name, content)
+                replace_file(folder / self.name, content)
                 self.path = folder / self.name
                 return
         _warn_in_memory()
@@ -157,8 +160,8 @@ def _rebuilt(context: Any, reduced: bytes) -> Any:
     return result
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that whoever reads it finds all of it or none."""
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that whoever reads it finds the old content or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
@@ -196,6 +199,27 @@ def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
             dispatcher.disable_compile()
             _compiled[name] = dispatcher
         return _compiled[name]
+
+
+def library_of(symbol: str, emit: Callable[[ir.Module], None], module_name: str | None = None) -> Any:
+    """Return numba's library of what ``emit`` writes into a module, from its file if there is one.
+
+    ``module_name`` is the Python module that ``emit`` is in, if that is not one of the kernels.
+    """
+    file = File(symbol.replace(".", "_"), module_name)
+    codegen = cpu_target.target_context.codegen()
+    with global_compiler_lock:
+        payload = file.read()
+        if payload is not None:
+            return codegen.unserialize_library(pickle.loads(payload))
+        library = codegen.create_library(symbol)
+        library.enable_object_caching()
+        module = library.create_ir_module(symbol)
+        emit(module)
+        library.add_ir_module(module)
+        library.finalize()
+        file.write(pickle.dumps(library.serialize_using_object_code()))
+        return library
 
 
 def file_of(routine: Any) -> File:

@@ -8,95 +8,136 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.kernels import packing
-from fastjac.kernels.llvm import vectors
-from fastjac.kernels.packing import Packed
+from fastjac.kernels.packing import Packed, aligned_zeros, roles
+from fastjac.kernels.target import Target
 from fastjac.layers import ACTIVATIONS
 from fastjac.plan import Product
 
 Array = NDArray[Any]
 
+SIZE, ADDRESS, NUMBER = "size", "address", "number"
+# Record -> which of its fields are addresses.
+ADDRESSES: dict[np.dtype[Any], tuple[str, ...]] = {}
+
 
 def _record(**fields: str) -> np.dtype[Any]:
-    return np.dtype(list(fields.items()), align=True)
+    kinds = {SIZE: "i8", ADDRESS: "i8", NUMBER: "f8"}
+    record = np.dtype([(name, kinds[kind]) for name, kind in fields.items()], align=True)
+    ADDRESSES[record] = tuple(name for name, kind in fields.items() if kind == ADDRESS)
+    return record
 
 
-# Addresses are integers. "Panels" are panel matrices, "vectors" are padded with zeros to whole panels.
+# "Panels" are panel matrices, "vectors" are padded with zeros to whole panels. Where nothing is said else, an
+# address is that of a vector or of panels of the network's kind of number.
 LAYER = _record(
-    fan_in="i8",
-    fan_out="i8",
-    w="i8",  # panels: w.T, or w where `forward`; or w as it is, row-major, where `raw`
-    forward="i8",
-    rows="i8",  # panels: w for the forward pass of one sample, or 0 where w.T serves
-    across="i8",  # panels: w where tangents are carried along
-    skips="i8",  # that reads only the rows of the units before that are active
-    raw="i8",
-    b="i8",  # vector
-    minus_b="i8",
-    activation="i8",
-    parameter="f8",
-    a="i8",  # vector: the layer's output
-    slope="i8",  # vector: derivative of the activation at each unit, of the last layer what `gain` is
-    slopes="i8",  # a vector for each sample of a block; `slope` is one of them
-    block_a="i8",  # one panel (fan_out, samples), for as many samples as a panel is wide
-    active="i8",  # int64: the units whose slope is not 0 ...
-    count="i8",  # ... and how many they are
+    fan_in=SIZE,
+    fan_out=SIZE,
+    w=ADDRESS,  # panels: w.T, or w where `forward`; or w as it is, row-major, where `raw`
+    forward=SIZE,  # whether w holds w rather than w.T
+    rows=ADDRESS,  # panels: w for the forward pass of one sample, or 0 where w.T serves
+    across=ADDRESS,  # panels: w where tangents are carried along
+    skips=SIZE,  # that reads only the rows of the units before that are active
+    raw=SIZE,
+    b=ADDRESS,  # vector
+    minus_b=ADDRESS,
+    activation=SIZE,
+    parameter=NUMBER,
+    a=ADDRESS,  # vector: the layer's output
+    slope=ADDRESS,  # vector: derivative of the activation at each unit, of the last layer what `gain` is
+    slopes=ADDRESS,  # a vector for each sample of a block; `slope` is one of them
+    block_a=ADDRESS,  # one panel (fan_out, samples), for as many samples as a panel is wide
+    active=ADDRESS,  # int64: the units whose slope is not 0 ...
+    count=SIZE,  # ... and how many they are
 )
 STEP = _record(
-    layer="i8",  # whose units are summed over
-    scalar="i8",  # panels (m, units) of the factor that is read one element at a time ...
-    scalar_transposed="i8",  # ... or (units, m)
-    m="i8",
-    outputs="i8",  # m counts the network's outputs, less the spared one
-    vector="i8",  # panels (units, n) of the factor that is read in vectors
-    n="i8",
-    listed="i8",  # panels (n, units): w, where inactive units among the n are left out, or 0
-    head="i8",  # that is the last layer's w, and the head multiplies the product's columns
-    out="i8",  # panels (m, n) or, where listed, (n, m); 0 for the Jacobian itself
+    layer=SIZE,  # whose units are summed over
+    scalar=ADDRESS,  # panels (m, units) of the factor that is read one element at a time ...
+    scalar_transposed=SIZE,  # ... or (units, m)
+    m=SIZE,
+    outputs=SIZE,  # m counts the network's outputs, less the spared one
+    vector=ADDRESS,  # panels (units, n) of the factor that is read in vectors
+    n=SIZE,
+    head=SIZE,  # that is the last layer's w, and the head multiplies the product's columns
+    out=ADDRESS,  # panels (m, n); 0 for the Jacobian itself
 )
 CONTEXT = _record(
-    n_inputs="i8",
-    n_outputs="i8",
-    n_layers="i8",
-    n_steps="i8",
-    layers="i8",
-    steps="i8",
-    taken="i8",  # 1 while a call uses it
-    next="i8",  # address of another context of the network, or 0
-    finite="i8",  # 1 where all pre-activations are, and so all weights
-    blocks="i8",  # the forward pass may take a panel's width of samples at a time: all weights are w.T
-    x="i8",  # vector
-    block_x="i8",  # one panel (N, samples)
-    block_slope="i8",  # one panel of the widest layer
-    block_shares="i8",  # one panel (M, samples)
-    bests="i8",  # int64: the most probable class of each sample of a block
-    samples="i8",  # of a block: as a constant it would keep LLVM from vectorising short loops
-    units="i8",  # int64: 0, 1, 2, ...
-    gain="i8",  # vector: the head multiplies rows of the Jacobian as `_head` explains
-    shares="i8",  # vector
-    all_shares="i8",  # a vector for each sample of a block; `shares` is one of them
-    pivot="i8",
-    extra="i8",  # vector: shares @ rows
-    mean="i8",  # vector: what is subtracted from the rows
-    cotangent="i8",  # two vectors of the widest layer
-    tangent="i8",
-    listed_rows="i8",  # int64: byte offsets of active units' rows
-    listed_units="i8",  # int64: two byte offsets for each active unit
-    panel_rows="i8",  # int64: byte offsets of the rows of a panel
-    jac_rows="i8",  # int64: byte offsets of the rows of the Jacobian that are computed
-    scaled="i8",  # panels: the last layer's w.T multiplied by the head
-    zeros="i8",  # a row of a panel, and of ones
-    ones="i8",
-    left="i8",  # panels (m, units): the scalar factor times the slopes
-    spares="i8",  # the products from the last layer's w.T on keep one row for each output
-    panel="i8",  # a panel of a raw w.T
-    edge="i8",  # one tile: where columns past the end go
-    tangents="i8",  # panels (1 + N, units): a layer's output and its tangents, or 0 where not carried along
-    following="i8",  # the same for the next layer
-    outcome="i8",  # the same for the last layer
-    carried="i8",  # that, or 0 where nothing was carried along
-    result="i8",  # panels (N, M): the Jacobian transposed, before the head, where the last step makes it so
+    n_inputs=SIZE,
+    n_outputs=SIZE,
+    n_layers=SIZE,
+    n_steps=SIZE,
+    layers=ADDRESS,
+    steps=ADDRESS,
+    taken=SIZE,  # 1 while a call uses it
+    next=ADDRESS,  # address of another context of the network, or 0
+    finite=SIZE,  # 1 where all pre-activations are, and so all weights
+    blocks=SIZE,  # the forward pass may take a panel's width of samples at a time: all weights are w.T
+    x=ADDRESS,  # vector
+    block_x=ADDRESS,  # one panel (N, samples)
+    block_slope=ADDRESS,  # one panel of the widest layer
+    block_shares=ADDRESS,  # one panel (M, samples)
+    bests=ADDRESS,  # int64: the most probable class of each sample of a block
+    samples=SIZE,  # of a block: as a constant it would keep LLVM from vectorising short loops
+    units=ADDRESS,  # int64: 0, 1, 2, ...
+    gain=ADDRESS,  # vector: the head multiplies rows of the Jacobian as `_head` explains
+    shares=ADDRESS,  # vector
+    all_shares=ADDRESS,  # a vector for each sample of a block; `shares` is one of them
+    pivot=SIZE,
+    extra=ADDRESS,  # vector: shares @ rows
+    mean=ADDRESS,  # vector: what is subtracted from the rows
+    cotangent=ADDRESS,  # two vectors of the widest layer
+    tangent=ADDRESS,
+    panel_rows=ADDRESS,  # int64: byte offsets of the rows of a panel
+    jac_rows=ADDRESS,  # int64: byte offsets of the rows of the Jacobian that are computed
+    scaled=ADDRESS,  # panels: the last layer's w.T multiplied by the head
+    zeros=ADDRESS,  # a row of a panel, and of ones
+    ones=ADDRESS,
+    left=ADDRESS,  # panels (m, units): the scalar factor times the slopes
+    spares=SIZE,  # the products from the last layer's w.T on keep one row for each output
+    panel=ADDRESS,  # a panel of a raw w.T
+    edge=ADDRESS,  # one tile: where columns past the end go
+    tangents=ADDRESS,  # panels (1 + N, units): a layer's output and tangents, or 0 if not carried
+    following=ADDRESS,  # the same for the next layer
+    outcome=ADDRESS,  # the same for the last layer
+    carried=ADDRESS,  # that, or 0 where nothing was carried along
+    result=ADDRESS,  # panels (N, M): the transposed Jacobian before the head, if the last step makes that
 )
+
+
+class Arena:
+    """Hands out the memory that a context consists of, and keeps it.
+
+    Attributes
+    ----------
+    arrays : list of ndarray
+        All that was handed out, in order.
+    """
+
+    def __init__(self, target: Target, dtype: np.dtype[Any]) -> None:
+        self.arrays: list[Array] = []
+        self._target, self._dtype = target, dtype
+
+    def vector(self, size: int, values: Array | float = 0.0) -> int:
+        """Return the address of a vector of ``size`` numbers, zeros unless ``values`` are given."""
+        array = aligned_zeros(self._target.padded(size, self._dtype), self._dtype)
+        array[:size] = values
+        return self._keep(array)
+
+    def panels(self, rows: int, cols: int) -> int:
+        """Return the address of a panel matrix of zeros."""
+        return self.vector(rows * self._target.padded(cols, self._dtype))
+
+    def integers(self, values: Array) -> int:
+        """Return the address of a copy of ``values`` as int64."""
+        return self._keep(values.astype(np.int64))
+
+    def records(self, kind: np.dtype[Any], count: int = 1) -> Array:
+        """Return an array of empty records."""
+        self._keep(records := np.zeros(count, kind))
+        return records
+
+    def _keep(self, array: Array) -> int:
+        self.arrays.append(array)
+        return int(array.ctypes.data)
 
 
 class Context:
@@ -108,21 +149,39 @@ class Context:
         A ``CONTEXT``.
     address : int
         Its address, valid as long as this object lives.
+    sizes : (int, int)
+        N and M.
+    arena : Arena
+        All memory but the weights.
     """
 
     def __init__(self, packed: Packed) -> None:
         self._packed = packed
-        self._dtype = packed.layers[0].w.dtype
-        self._owned: list[Array] = []
-        layers, plan = packed.layers, packed.plan
-        n_inputs, n_outputs = plan.sizes[0], plan.sizes[-1]
-        widest = max(plan.sizes)
-        products = list(plan.root.steps())
+        self.arena = Arena(packed.target, packed.dtype)
+        self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
+        layers = self._make_layers()
+        last = packed.layers[-1].w
+        scaled = 0 if packed.forward[-1] else self.arena.panels(last.shape[1], last.shape[0])
+        steps, result = self._make_steps(scaled)
+        context = self.arena.records(CONTEXT)
+        self.record = context[0]
+        self.address = int(context.ctypes.data)
+        self._fill(layers, steps, scaled, result)
 
-        width = vectors.panel_width(self._dtype)
-        self._layers = self._keep(np.zeros(len(layers), LAYER))
-        self._layers[0]["raw"] = packed.raw
-        for i, (record, layer) in enumerate(zip(self._layers, layers, strict=True)):
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """Lets NumPy see the record in an array that keeps this object."""
+        return {"version": 3, "typestr": "|u1", "shape": (CONTEXT.itemsize,), "data": (self.address, False)}
+
+    def _make_layers(self) -> Array:
+        """Return the records of all layers."""
+        packed, arena, target = self._packed, self.arena, self._packed.target
+        width = target.panel_width(packed.dtype)
+        records = arena.records(LAYER, len(packed.layers))
+        records[0]["raw"] = packed.raw
+        for i, (record, layer) in enumerate(zip(records, packed.layers, strict=True)):
+            units = layer.b.size
+            padded = target.padded(units, packed.dtype)
             record["fan_in"], record["fan_out"] = layer.w.shape
             record["w"], record["forward"] = packed.weights[i].ctypes.data, packed.forward[i]
             if packed.forward[i]:
@@ -131,115 +190,74 @@ class Context:
                 record["rows"] = packed.rows[i].ctypes.data
             record["across"] = packed.across[i].ctypes.data if packed.across else 0
             record["skips"] = packed.skips[i]
-            record["b"] = self._vector(layer.b.size)
-            self._owned[-1][: layer.b.size] = layer.b
+            record["b"], record["minus_b"] = arena.vector(units, layer.b), arena.vector(units, -layer.b)
             record["activation"] = list(ACTIVATIONS).index(layer.activation.name)
             record["parameter"] = layer.activation.parameter
-            record["minus_b"] = self._keep(-layer.b).ctypes.data
-            record["a"] = self._vector(layer.b.size)
-            record["slope"] = record["slopes"] = self._vector(
-                width * packing.padded(layer.b.size, self._dtype)
-            )
-            record["block_a"] = self._vector(layer.b.size * width)
-            record["active"] = self._integers(np.arange(packing.padded(layer.b.size, self._dtype)))
-            record["count"] = layer.b.size
+            record["a"] = arena.vector(units)
+            record["slope"] = record["slopes"] = arena.vector(width * padded)
+            record["block_a"] = arena.vector(units * width)
+            record["active"], record["count"] = arena.integers(np.arange(padded)), units
+        return records
 
-        last = layers[-1].w
-        self._scaled = (
-            0
-            if packed.forward[-1]
-            else self._vector(last.shape[1] * packing.padded(last.shape[0], self._dtype))
-        )
-        self._steps = self._keep(np.zeros(len(products), STEP))
+    def _make_steps(self, scaled: int) -> tuple[Array, int]:
+        """Return the records of all products, and where the transposed Jacobian is, or 0."""
+        packed, arena = self._packed, self.arena
+        root, last = packed.plan.root, len(packed.layers) - 1
+        products = list(root.steps())
+        records = arena.records(STEP, len(products))
         stored: dict[Product, int] = {}
-        for record, product in zip(self._steps, products, strict=True):
-            record["layer"] = product.contracted
-            self._fill_step(record, product, stored)
 
-        context = self._keep(np.zeros(1, CONTEXT))
-        self.record = record = context[0]
+        def operand(product: Product) -> int:
+            if product.left is not None:
+                return stored[product]
+            is_scaled = product.first == last and scaled
+            return scaled if is_scaled else int(packed.weights[product.first].ctypes.data)
+
+        for record, product in zip(records, products, strict=True):
+            transposed = packed.transposed[product]
+            vector, scalar = roles(product, transposed)
+            m, n = (product.cols, product.rows) if transposed else (product.rows, product.cols)
+            record["layer"], record["m"], record["n"] = product.contracted, m, n
+            record["scalar"], record["vector"] = operand(scalar), operand(vector)
+            record["scalar_transposed"] = packed.transposed[scalar] != transposed
+            record["outputs"] = product in packed.spine
+            record["head"] = vector.first == last and transposed and not packed.transposed[root]
+            if transposed or product is not root:
+                record["out"] = stored[product] = arena.panels(m, n)
+        return records, stored.get(root, 0)
+
+    def _fill(self, layers: Array, steps: Array, scaled: int, result: int) -> None:
+        """Fill the context's own record."""
+        packed, arena, record = self._packed, self.arena, self.record
+        target, dtype, sizes = packed.target, packed.dtype, packed.plan.sizes
+        (n_inputs, n_outputs), widest, width = self.sizes, max(sizes), target.panel_width(dtype)
         record["n_inputs"], record["n_outputs"] = n_inputs, n_outputs
-        record["n_layers"], record["n_steps"] = len(layers), len(products)
-        record["layers"], record["steps"] = self._layers.ctypes.data, self._steps.ctypes.data
+        record["n_layers"], record["n_steps"] = layers.size, steps.size
+        record["layers"], record["steps"] = layers.ctypes.data, steps.ctypes.data
         record["blocks"] = not any(packed.forward) and not packed.raw
-        record["x"], record["block_x"] = self._vector(n_inputs), self._vector(n_inputs * width)
-        record["units"] = self._integers(np.arange(widest))
-        record["block_slope"] = self._vector(widest * width)
-        record["block_shares"] = self._vector(n_outputs * width)
-        record["bests"], record["samples"] = self._integers(np.zeros(width)), width
-        record["gain"] = self._layers[-1]["slope"]
-        record["shares"] = record["all_shares"] = self._vector(width * packing.padded(n_outputs, self._dtype))
-        for name in ("extra", "mean", "cotangent", "tangent"):
-            record[name] = self._vector(widest)
-        record["listed_rows"] = self._integers(np.zeros(widest + vectors.LISTED))
-        record["listed_units"] = self._integers(np.zeros(2 * widest))
-        record["panel_rows"] = self._integers(np.arange(widest) * width * self._dtype.itemsize)
-        record["jac_rows"] = self._integers(np.zeros(n_outputs))
-        record["scaled"] = self._scaled
-        record["zeros"] = self._vector(width)
-        record["ones"] = self._vector(width)
-        self._owned[-1][:] = 1
-        units = [packing.padded(plan.sizes[step["layer"] + 1], self._dtype) for step in self._steps]
-        lefts = [
-            size * packing.padded(step["m"], self._dtype)
-            for step, size in zip(self._steps, units, strict=True)
-        ]
-        record["left"] = self._vector(max(lefts, default=0))
-        record["spares"] = len(packed.spine) > 0
-        record["panel"] = self._vector(plan.sizes[1] * width if packed.raw else 0)
-        record["edge"] = self._vector((vectors.MR + 1) * width)
-        if packed.across:
-            room = (1 + n_inputs) * packing.padded(widest, self._dtype)
-            record["tangents"], record["following"] = self._vector(room), self._vector(room)
-            record["outcome"] = self._vector((1 + n_inputs) * packing.padded(n_outputs, self._dtype))
-        record["result"] = stored.get(plan.root, 0)
-        self.address = int(context.ctypes.data)
-
-    @property
-    def __array_interface__(self) -> dict[str, Any]:
-        """Lets NumPy see the record in an array that keeps this object."""
-        return {"version": 3, "typestr": "|u1", "shape": (CONTEXT.itemsize,), "data": (self.address, False)}
-
-    def _keep(self, array: Array) -> Array:
-        self._owned.append(array)
-        return array
-
-    def _vector(self, size: int) -> int:
-        return int(
-            self._keep(packing.aligned_zeros(packing.padded(size, self._dtype), self._dtype)).ctypes.data
+        record["x"], record["block_x"] = arena.vector(n_inputs), arena.vector(n_inputs * width)
+        record["units"] = arena.integers(np.arange(widest))
+        record["block_slope"], record["block_shares"] = (
+            arena.vector(units * width) for units in (widest, n_outputs)
         )
-
-    def _integers(self, values: Array) -> int:
-        return int(self._keep(values.astype(np.int64)).ctypes.data)
-
-    def _fill_step(self, record: Any, product: Product, stored: dict[Product, int]) -> None:
-        transposed = self._packed.transposed[product]
-        vector, scalar = packing.roles(product, transposed)
-        last = len(self._packed.layers) - 1
-        m, n = (product.cols, product.rows) if transposed else (product.rows, product.cols)
-        record["m"], record["n"] = m, n
-        record["scalar"] = self._operand(scalar, stored)
-        listed = self._packed.listed
-        record["scalar_transposed"] = scalar in listed or self._packed.transposed[scalar] != transposed
-        record["outputs"] = product in self._packed.spine
-        record["vector"] = self._operand(vector, stored)
-        root = self._packed.plan.root
-        record["head"] = vector.first == last and transposed and not self._packed.transposed[root]
-        if product in listed:
-            record["listed"] = self._packed.rows[product.contracted].ctypes.data
-            m, n = n, m
-        if transposed or product is not root:
-            record["out"] = stored[product] = self._vector(m * packing.padded(n, self._dtype))
-
-    def _operand(self, product: Product, stored: dict[Product, int]) -> int:
-        if product.left is None:
-            is_last = product.first == len(self._packed.layers) - 1
-            return (
-                self._scaled
-                if is_last and self._scaled
-                else int(self._packed.weights[product.first].ctypes.data)
-            )
-        return stored[product]
+        record["bests"], record["samples"] = arena.integers(np.zeros(width)), width
+        record["gain"] = layers[-1]["slope"]
+        record["shares"] = record["all_shares"] = arena.panels(width, n_outputs)
+        for name in ("extra", "mean", "cotangent", "tangent"):
+            record[name] = arena.vector(widest)
+        record["panel_rows"] = arena.integers(np.arange(widest) * width * dtype.itemsize)
+        record["jac_rows"] = arena.integers(np.zeros(n_outputs))
+        record["scaled"], record["result"] = scaled, result
+        record["zeros"], record["ones"] = arena.vector(width), arena.vector(width, 1.0)
+        units = [target.padded(sizes[step["layer"] + 1], dtype) for step in steps]
+        lefts = [size * target.padded(step["m"], dtype) for step, size in zip(steps, units, strict=True)]
+        record["left"] = arena.vector(max(lefts, default=0))
+        record["spares"] = len(packed.spine) > 0
+        record["panel"] = arena.vector(sizes[1] * width if packed.raw else 0)
+        record["edge"] = arena.vector((target.tile_rows + 1) * width)
+        if packed.across:
+            for name, units_out in (("tangents", widest), ("following", widest), ("outcome", n_outputs)):
+                record[name] = arena.panels(1 + n_inputs, units_out)
 
 
 class Contexts:
@@ -255,9 +273,9 @@ class Contexts:
 
     def __init__(self, packed: Packed) -> None:
         self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
+        self.made: list[Context] = []
         self._packed = packed
         self._first = np.zeros(1, np.int64)
-        self._contexts: list[Context] = []
         self._lock = threading.Lock()
         self.address = int(self._first.ctypes.data)
 
@@ -266,5 +284,5 @@ class Contexts:
         context = Context(self._packed)
         with self._lock:
             context.record["next"] = self._first[0]
+            self.made.append(context)
             self._first[0] = context.address
-            self._contexts.append(context)

@@ -18,7 +18,7 @@ from fastjac.kernels.elementwise import (
     exponentials,
 )
 from fastjac.kernels.llvm.intrinsics import add, divide, dots, largest, long_row, nonzero, scale, tiles
-from fastjac.kernels.llvm.vectors import LONG, NV, itemsize, panel_width
+from fastjac.kernels.llvm.vectors import LONG, itemsize, panel_width
 from fastjac.kernels.panels import (
     all_finite,
     clear_tail,
@@ -32,6 +32,7 @@ from fastjac.kernels.panels import (
     vector,
     vector_bytes,
 )
+from fastjac.kernels.target import NV
 
 
 @inner

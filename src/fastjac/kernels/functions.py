@@ -1,310 +1,363 @@
-"""The routines as Python functions of arrays for one sample or a batch, made of a few LLVM instructions.
+"""The way in from Python: the routines as functions of arrays, made of a few LLVM instructions.
 
 numba's own call costs half a microsecond: it finds out what each argument is and takes it apart. Here the
-arguments are compared with the only ones that will do.
+arguments are compared with the only ones that will do, and new outputs are made where none are given.
 """
 
 # llvmlite and numba are not typed.
-# mypy: disable-error-code="no-untyped-call"
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import pickle
-import sys
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
 
 from fastjac.kernels import routines
-from fastjac.kernels.cache import File
-from fastjac.kernels.context import CONTEXT, Contexts
-from fastjac.kernels.llvm.arrays import INT32, routine_type
-from fastjac.kernels.llvm.arrays import emit_call as emit_routine_call
-from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
+from fastjac.kernels.cache import library_of
+from fastjac.kernels.context import CONTEXT, Context, Contexts
+from fastjac.kernels.llvm.arrays import INT32, emit_call, routine_type
+from fastjac.kernels.llvm.python import (
+    ARRAY,
+    IN_ORDER,
+    ITEMS,
+    LENGTH,
+    TYPE,
+    WRITABLE,
+    Interpreter,
+    check_layout,
+    definition,
+    new_array_address,
+    new_function,
+)
+from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, TARGET
+from fastjac.kernels.signatures import SIGNATURES, Signature
 
-# Routine -> the shapes of its arrays for one sample, and how many of them are only read.
-SHAPES = {
-    "value": (("n", "m"), 1),
-    "value_and_jacobian": (("n", "m", "mn"), 1),
-    "vjp": (("n", "m", "m", "n"), 2),
-    "jvp": (("n", "n", "m", "m"), 2),
-}
+__all__ = ["TARGET", "bound", "load", "step"]
 
-NAMES = tuple(SHAPES)
-
-_POINTER = ctypes.sizeof(ctypes.c_void_p)
-_TYPE = object.__basicsize__ - _POINTER
-LENGTH, ITEMS = object.__basicsize__, tuple.__basicsize__  # of a tuple
-_IN_ORDER, _WRITABLE = 0x101, 0x400  # flags: C-contiguous and aligned
-
-
-class _Fields(NamedTuple):
-    """Offsets in NumPy's ``PyArrayObject``, which its C interface has made public."""
-
-    data: int = object.__basicsize__
-    ndim: int = object.__basicsize__ + 8
-    shape: int = object.__basicsize__ + 16
-    dtype: int = object.__basicsize__ + 40
-    flags: int = object.__basicsize__ + 48
-
-
-_FIELDS = _Fields()
-
-
-class Definition(ctypes.Structure):
-    """Python's ``PyMethodDef``."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("function", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    )
-
-
-_METH_FASTCALL = 0x80
-_new_function = ctypes.pythonapi.PyCFunction_NewEx
-_new_function.restype = ctypes.py_object
-_new_function.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+_WORD = 8
+# Offsets in the table of a function: sizes, and addresses that differ between processes.
+_FIRST, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _N, _M, _RELEASES, _MOST, _NONE, _NONES, _NEW_ARRAY = range(
+    0, 12 * _WORD, _WORD
+)
+# Offsets in the table of a step; the pointers to its arrays follow.
+_CONTEXT, _STEP_ROUTINE, _STEP_RELEASES, _RESULT, _STEP_N, _STEP_M, _SAMPLES, _ERROR, _POINTERS = range(
+    0, 9 * _WORD, _WORD
+)
 
 
 class _Table:
-    """The array that a function is bound to: sizes, and addresses that differ between processes."""
+    """The array that a function is bound to, which keeps what its addresses point to."""
 
-    def __init__(
-        self, name: str, dtype: np.dtype[Any], contexts: Contexts, most: int, releases: bool
-    ) -> None:
-        self.contexts = contexts
-        routine = routines.address_of(name, dtype)
-        known = (id(tuple), id(np.ndarray), id(dtype))
-        self.fields = np.array([contexts.address, routine, *known, *contexts.sizes, releases, most])
+    def __init__(self, fields: Sequence[int], *kept: object) -> None:
+        self._fields, self._kept = np.array(fields, np.int64), kept
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        return self.fields.__array_interface__
-
-
-# Offsets in a table.
-_FIRST, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _N, _M, _RELEASES, _MOST = range(0, 72, 8)
+        return self._fields.__array_interface__
 
 
 def bound(
     name: str, dtype: np.dtype[Any], contexts: Contexts, most: int, releases: bool
-) -> Callable[..., bool | None]:
-    """Return a routine as ``f(*inputs, outputs)``, which returns whether the arrays fit.
-
-    It returns False, with nothing written, unless it is given ndarrays, the outputs in a tuple, of the right
-    shapes for one sample or (B, ...) for up to ``most``, and of ``dtype``, C-contiguous and aligned, those
-    that it writes writable and overlapping no other; and None, with nothing written, where none of the
-    ``contexts`` is free. Other threads run in the meantime, in the case of one sample only if it
-    ``releases`` the interpreter's lock.
-    """
-    table = np.asarray(_Table(name, dtype, contexts, most, releases))  # keeps the contexts
-    function: Callable[..., bool | None] = _new_function(_definition(name, dtype), table, None)
-    return function
-
-
-class Functions:
-    """A network's routines as functions of `bound`, each made when it is first called.
+) -> Callable[..., Any]:
+    """Return a routine as ``f(*inputs, outputs)``, which returns the outputs.
 
     Parameters
     ----------
+    name : str
+        One of `SIGNATURES`.
     dtype : dtype
-        Of the network.
+        Of all arrays.
     contexts : Contexts
         Of the network.
-    terms : mapping of str to (int, bool)
-        ``most`` and ``releases`` of each routine; see `bound`.
+    most : int
+        Samples of the longest batch.
+    releases : bool
+        Whether other threads run meanwhile also in the case of one sample.
+
+    Returns
+    -------
+    callable
+        It takes ndarrays of the right shapes for one sample or (B, ...) for up to ``most``, of ``dtype``,
+        C-contiguous and aligned; ``outputs`` is None or a tuple of arrays that are writable besides and
+        overlap no other, each of which may be None. It makes those that are None. It returns a tuple of all
+        outputs, ``outputs`` itself if that has no None; False, with nothing written, if an argument is
+        anything else; None, with nothing written, if none of the ``contexts`` is free.
     """
+    signature = SIGNATURES[name]
+    nones = (None,) * len(signature.outputs)
+    known = (id(tuple), id(np.ndarray), id(dtype))
+    sizes = (*contexts.sizes, releases, most)
+    fields = (contexts.address, routines.address_of(name, dtype), *known, *sizes)
+    table = _Table([*fields, id(None), id(nones), new_array_address()], contexts, nones)
+    function: Callable[..., Any] = new_function(_definition("call", name, dtype), np.asarray(table))
+    return function
 
-    __slots__ = (*NAMES, "contexts", "dtype", "terms")
 
-    def __init__(
-        self, dtype: np.dtype[Any], contexts: Contexts, terms: Mapping[str, tuple[int, bool]]
-    ) -> None:
-        self.dtype = dtype
-        self.contexts = contexts
-        self.terms = terms
+def step(
+    name: str,
+    dtype: np.dtype[Any],
+    context: Context,
+    arrays: Sequence[np.ndarray[Any, Any]],
+    result: object,
+    samples: int,
+    releases: bool,
+) -> Callable[[], Any]:
+    """Return a function without arguments that calls a routine with the same arrays again, unchecked.
 
-    def call(self, name: str, *arguments: Any) -> bool:
-        """Call a routine with its inputs and, in a tuple, its outputs; return whether they fit."""
-        function = getattr(self, name, None)
-        if function is None:
-            function = bound(name, self.dtype, self.contexts, *self.terms[name])
-            setattr(self, name, function)
-        while (fits := function(*arguments)) is None:
-            self.contexts.add()
-        return bool(fits)
+    It returns ``result`` and keeps all that it is given. A call that overlaps another raises RuntimeError.
+    """
+    n, m = context.sizes
+    pointers = [int(array.ctypes.data) for array in arrays]
+    fields = [context.address, routines.address_of(name, dtype), releases, id(result), n, m, samples]
+    fields.append(id(RuntimeError))
+    table = _Table(fields + pointers, context, tuple(arrays), result)
+    function: Callable[[], Any] = new_function(_definition("step", name, dtype), np.asarray(table))
+    return function
 
 
 @functools.cache
-def _definition(name: str, dtype: np.dtype[Any]) -> int:
-    """Return the address of a routine's definition, which stays for as long as the process."""
+def _definition(kind: str, name: str, dtype: np.dtype[Any]) -> Any:
+    """Return Python's description of a function's machine code."""
     check_layout()
-    library = load(name, dtype)
-    address = library.get_pointer_to_function(_symbol(name, dtype))
-    definition = Definition(name.encode(), address, _METH_FASTCALL, None)
-    _kept.append((library, definition))
-    return ctypes.addressof(definition)
+    address = load(kind, name, dtype).get_pointer_to_function(_symbol(kind, name, dtype))
+    return definition(name, address, takes_arguments=kind == "call")
 
 
-_kept: list[Any] = []
+@global_compiler_lock
+@functools.cache
+def load(kind: str, name: str, dtype: np.dtype[Any]) -> Any:
+    """Return the library of a function, ``"call"`` or ``"step"``, from its file if there is one."""
+    emit = {"call": _emit_call, "step": _emit_step}[kind]
+    symbol = _symbol(kind, name, dtype)
+    return library_of(symbol, lambda module: emit(module, symbol, name, dtype))
 
 
-def load(name: str, dtype: np.dtype[Any]) -> Any:
-    """Return numba's library of a routine's function, from its file where there is one."""
-    return library_of(_symbol(name, dtype), lambda module: _emit(module, name, dtype))
+def _symbol(kind: str, name: str, dtype: np.dtype[Any]) -> str:
+    return f"fastjac.{kind}.{name}.{dtype}"
 
 
-def library_of(name: str, emit: Callable[[ir.Module], None]) -> Any:
-    """Return numba's library of what ``emit`` writes into a module, from its file where there is one."""
-    file = File(name.replace(".", "_"))
-    codegen = cpu_target.target_context.codegen()
-    with global_compiler_lock:
-        payload = file.read()
-        if payload is not None:
-            return codegen.unserialize_library(pickle.loads(payload))
-        library = codegen.create_library(name)
-        library.enable_object_caching()
-        module = library.create_ir_module(name)
-        emit(module)
-        library.add_ir_module(module)
-        library.finalize()
-        file.write(pickle.dumps(library.serialize_using_object_code()))
-        return library
-
-
-def _symbol(name: str, dtype: np.dtype[Any]) -> str:
-    return f"fastjac.entry.{name}.{dtype}"
-
-
-def check_layout() -> None:
-    """Raise RuntimeError if a tuple's or an array's fields are not where they are expected."""
-    array = np.zeros((2, 3))
-    array.flags.writeable = False
-    found = [ctypes.c_ssize_t.from_address(id(array) + offset).value for offset in _FIELDS]
-    shape = (ctypes.c_ssize_t * 2).from_address(found[2])
-    expected = [array.ctypes.data, 2, found[2], id(array.dtype), _IN_ORDER]
-    found[1], found[4] = found[1] & 0xFFFFFFFF, found[4] & (_IN_ORDER | _WRITABLE)
-    kind = ctypes.c_ssize_t.from_address(id(array) + _TYPE).value
-    if found != expected or tuple(shape) != array.shape or kind != id(np.ndarray):
-        raise RuntimeError(f"NumPy {np.__version__} lays arrays out in a way that fastjac does not know")
-    pair = (array, shape)
-    places = (_TYPE, LENGTH, ITEMS, ITEMS + _POINTER)
-    found = [ctypes.c_ssize_t.from_address(id(pair) + offset).value for offset in places]
-    if found != [id(tuple), 2, id(array), id(shape)]:
-        raise RuntimeError(f"Python {sys.version} lays tuples out in a way that fastjac does not know")
-
-
-def emit_read(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value | int, kind: ir.Type = INT) -> ir.Value:
-    """Emit the reading of a ``kind`` that is ``offset`` bytes past a pointer."""
-    offset = INT(offset) if isinstance(offset, int) else offset
-    place = builder.gep(base, [offset], source_etype=ir.IntType(8))
-    return builder.load(builder.bitcast(place, kind.as_pointer()))
-
-
-def emit_call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
-    """Emit a call of a function of the interpreter."""
-    module, kind = builder.module, ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments)
-
-
-def _emit(module: ir.Module, name: str, dtype: np.dtype[Any]) -> None:
-    """Emit ``PyObject *function(PyObject *table, PyObject *const *arguments, Py_ssize_t count)``."""
-    shapes, n_read = SHAPES[name]
+def _emit_call(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) -> None:
+    """Emit ``PyObject *symbol(PyObject *table, PyObject *const *arguments, Py_ssize_t count)``."""
     kind = ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT])
-    function = ir.Function(module, kind, _symbol(name, dtype))
-    builder = ir.IRBuilder(function.append_basic_block())
-    refuse = function.append_basic_block("refuse")
-
-    read, call = functools.partial(emit_read, builder), functools.partial(emit_call, builder)
-
-    def write(base: ir.Value, offset: int, value: ir.Value) -> None:
-        place = builder.gep(base, [INT(offset)], source_etype=ir.IntType(8))
-        builder.store(value, builder.bitcast(place, value.type.as_pointer()))
-
-    def require(value: ir.Value, expected: ir.Value, comparison: str = "==") -> None:
-        following = function.append_basic_block()
-        builder.cbranch(builder.icmp_unsigned(comparison, value, expected), following, refuse)
-        builder.position_at_end(following)
-
-    owner, arguments, count = function.args
-    table = read(owner, _FIELDS.data, BYTE_POINTER)
-    require(count, INT(n_read + 1))
-    outputs = read(arguments, 8 * n_read, BYTE_POINTER)
-    require(read(outputs, _TYPE), read(table, _TUPLE))
-    require(read(outputs, LENGTH), INT(len(shapes) - n_read))
+    function = ir.Function(module, kind, symbol)
+    python = Interpreter(ir.IRBuilder(function.append_basic_block()))
+    builder, read, signature = python.builder, python.read, SIGNATURES[name]
+    table = read(function.args[0], ARRAY.data, BYTE_POINTER)
+    call = _Call(python, table, function.append_basic_block("refuse"))
+    call.check(signature, *function.args[1:])
+    context, none = _emit_take(python, read(read(table, _FIRST, BYTE_POINTER), 0, BYTE_POINTER))
     lengths = {"n": read(table, _N), "m": read(table, _M)}
-    pointers = []
-    axes, samples = INT32(0), INT(1)  # before those of one sample, and how many of these there are
-    for number, shape in enumerate(shapes):
-        written = number >= n_read
-        place = (outputs, ITEMS + 8 * (number - n_read)) if written else (arguments, 8 * number)
-        array = read(*place, BYTE_POINTER)
-        flags = _IN_ORDER | (_WRITABLE if written else 0)
-        require(read(array, _TYPE), read(table, _NDARRAY))
-        require(read(array, _FIELDS.dtype), read(table, _DTYPE))
-        require(builder.and_(read(array, _FIELDS.flags, INT32), INT32(flags)), INT32(flags))
-        extra = builder.sub(read(array, _FIELDS.ndim, INT32), INT32(len(shape)))
-        lengths_at = read(array, _FIELDS.shape, BYTE_POINTER)
-        if number == 0:
-            require(extra, INT32(1), "<=")
-            axes, batch = extra, builder.icmp_unsigned("==", extra, INT32(1))
-            samples = builder.select(batch, read(lengths_at, 0), INT(1))
-            require(samples, read(table, _MOST), "<=")
-        else:
-            require(extra, axes)
-            require(builder.select(batch, read(lengths_at, 0), INT(1)), samples)
-        lengths_at = builder.gep(lengths_at, [builder.mul(axes, INT32(8))], source_etype=ir.IntType(8))
-        for axis, length in enumerate(shape):
-            require(read(lengths_at, 8 * axis), lengths[length])
-        pointers.append(read(array, _FIELDS.data, BYTE_POINTER))
+    call.make_outputs(signature, lengths, dtype, context)
+    releases = builder.or_(builder.icmp_signed("!=", read(table, _RELEASES), INT(0)), call.is_batch)
+    routine, pointers = read(table, _ROUTINE), [builder.load(slot) for slot in call.pointers]
+    status = _emit_run(python, name, dtype, routine, releases, context, lengths, call.samples, pointers)
+    with builder.if_then(builder.icmp_signed("==", status, INT32(routines.OK)), likely=True):
+        builder.ret(call.result())
+    call.drop_new()
+    builder.branch(call.refuse)
+    builder.position_at_end(call.refuse)
+    builder.ret(python.call("PyBool_FromLong", BYTE_POINTER, INT(0)))
+    builder.position_at_end(none)
+    builder.ret(python.new_reference(read(table, _NONE, BYTE_POINTER)))
 
-    # The first context that is free. Who holds the interpreter's lock may read and write which are.
-    assert CONTEXT.fields is not None
-    taken_at, next_at = (CONTEXT.fields[field][1] for field in ("taken", "next"))
-    first = read(read(table, _FIRST, BYTE_POINTER), 0, BYTE_POINTER)
+
+class _Call:
+    """Emits the checks of a call's arguments, and its new outputs."""
+
+    def __init__(self, python: Interpreter, table: ir.Value, refuse: ir.Block) -> None:
+        self.python, self.builder, self.table, self.refuse = python, python.builder, table, refuse
+
+    def require(self, value: ir.Value, expected: ir.Value, comparison: str = "==") -> None:
+        """Emit a branch to the refusal unless a comparison holds."""
+        following = self.builder.append_basic_block()
+        self.builder.cbranch(self.builder.icmp_unsigned(comparison, value, expected), following, self.refuse)
+        self.builder.position_at_end(following)
+
+    def check(self, signature: Signature, arguments: ir.Value, count: ir.Value) -> None:
+        """Emit all checks; what is found becomes attributes."""
+        builder, read, table = self.builder, self.python.read, self.table
+        n_read, n_written = len(signature.inputs), len(signature.outputs)
+        self.require(count, INT(n_read + 1))
+        given = read(arguments, _WORD * n_read, BYTE_POINTER)
+        is_none = builder.icmp_unsigned("==", given, read(table, _NONE, BYTE_POINTER))
+        self.outputs = builder.select(is_none, read(table, _NONES, BYTE_POINTER), given)
+        self.require(read(self.outputs, TYPE), read(table, _TUPLE))
+        self.require(read(self.outputs, LENGTH), INT(n_written))
+        # Slots: LLVM makes registers of them.
+        self.pointers = [builder.alloca(BYTE_POINTER) for _ in signature.arrays]
+        self.made = [builder.alloca(BYTE_POINTER) for _ in signature.outputs]
+        for number, axes in enumerate(signature.inputs.values()):
+            array = read(arguments, _WORD * number, BYTE_POINTER)
+            if number == 0:
+                self.find_samples(array)
+            self.check_array(array, axes, IN_ORDER, self.pointers[number])
+        for number, axes in enumerate(signature.outputs.values()):
+            builder.store(BYTE_POINTER(None), self.made[number])
+            array = read(self.outputs, ITEMS + _WORD * number, BYTE_POINTER)
+            is_none = builder.icmp_unsigned("==", array, read(table, _NONE, BYTE_POINTER))
+            with builder.if_then(builder.not_(is_none)):
+                self.check_array(array, axes, IN_ORDER | WRITABLE, self.pointers[n_read + number])
+
+    def find_samples(self, x: ir.Value) -> None:
+        """Emit how many samples ``x`` has, and the axes before those of one sample."""
+        builder, read = self.builder, self.python.read
+        self.require(read(x, TYPE), read(self.table, _NDARRAY))
+        self.axes = builder.sub(read(x, ARRAY.ndim, INT32), INT32(1))
+        self.require(self.axes, INT32(1), "<=")
+        self.is_batch = builder.icmp_unsigned("==", self.axes, INT32(1))
+        self.samples = builder.select(self.is_batch, read(read(x, ARRAY.shape, BYTE_POINTER), 0), INT(1))
+        self.require(self.samples, read(self.table, _MOST), "<=")
+
+    def check_array(self, array: ir.Value, axes: str, flags: int, slot: ir.Value) -> None:
+        """Emit the checks of one array, and put the pointer to its data into a slot."""
+        builder, read = self.builder, self.python.read
+        self.require(read(array, TYPE), read(self.table, _NDARRAY))
+        self.require(read(array, ARRAY.dtype), read(self.table, _DTYPE))
+        self.require(builder.and_(read(array, ARRAY.flags, INT32), INT32(flags)), INT32(flags))
+        self.require(builder.sub(read(array, ARRAY.ndim, INT32), INT32(len(axes))), self.axes)
+        lengths = read(array, ARRAY.shape, BYTE_POINTER)
+        self.require(builder.select(self.is_batch, read(lengths, 0), INT(1)), self.samples)
+        lengths = builder.gep(lengths, [builder.mul(self.axes, INT32(_WORD))], source_etype=ir.IntType(8))
+        for axis, length in enumerate(axes):
+            self.require(read(lengths, _WORD * axis), read(self.table, {"n": _N, "m": _M}[length]))
+        builder.store(read(array, ARRAY.data, BYTE_POINTER), slot)
+
+    def make_outputs(
+        self, signature: Signature, lengths: dict[str, ir.Value], dtype: np.dtype[Any], context: ir.Value
+    ) -> None:
+        """Emit new arrays for the outputs that are None; where memory runs out, give ``context`` back."""
+        builder, read = self.builder, self.python.read
+        shape = builder.alloca(INT, 3)
+        number_of_type = INT32(dtype.num)
+        for number, axes in enumerate(signature.outputs.values()):
+            array = read(self.outputs, ITEMS + _WORD * number, BYTE_POINTER)
+            is_none = builder.icmp_unsigned("==", array, read(self.table, _NONE, BYTE_POINTER))
+            with builder.if_then(is_none):
+                for axis, length in enumerate([self.samples, *(lengths[axis] for axis in axes)]):
+                    builder.store(length, builder.gep(shape, [INT(axis)]))
+                first = builder.gep(shape, [builder.sub(INT32(1), self.axes)])
+                ndim = builder.add(self.axes, INT32(len(axes)))
+                made = self.python.new_array(
+                    read(self.table, _NEW_ARRAY, BYTE_POINTER),
+                    read(self.table, _NDARRAY, BYTE_POINTER),
+                    ndim,
+                    first,
+                    number_of_type,
+                )
+                with builder.if_then(builder.icmp_unsigned("==", made, BYTE_POINTER(None)), likely=False):
+                    self.drop_new()
+                    _emit_give_back(self.python, context)
+                    builder.ret(BYTE_POINTER(None))
+                builder.store(made, self.made[number])
+                pointer = read(made, ARRAY.data, BYTE_POINTER)
+                builder.store(pointer, self.pointers[len(signature.inputs) + number])
+
+    def result(self) -> ir.Value:
+        """Emit the tuple of all outputs: the one that was given, unless some of them are new."""
+        builder, read = self.builder, self.python.read
+        made = [builder.load(slot) for slot in self.made]
+        found = [builder.icmp_unsigned("!=", each, BYTE_POINTER(None)) for each in made]
+        with builder.if_else(functools.reduce(builder.or_, found)) as (some, none):
+            with some:
+                given = [read(self.outputs, ITEMS + _WORD * i, BYTE_POINTER) for i in range(len(made))]
+                parts = [builder.select(*each) for each in zip(found, made, given, strict=True)]
+                packed = self.python.new_tuple(parts)
+                self.drop_new()
+                after = builder.block
+            with none:
+                itself = self.python.new_reference(self.outputs)
+                otherwise = builder.block
+        result = builder.phi(BYTE_POINTER)
+        result.add_incoming(packed, after)
+        result.add_incoming(itself, otherwise)
+        return result
+
+    def drop_new(self) -> None:
+        """Emit the end of this function's own references to new arrays."""
+        for slot in self.made:
+            self.python.call("Py_DecRef", ir.VoidType(), self.builder.load(slot))
+
+
+def _emit_step(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) -> None:
+    """Emit ``PyObject *symbol(PyObject *table, PyObject *nothing)``."""
+    function = ir.Function(module, ir.FunctionType(BYTE_POINTER, [BYTE_POINTER] * 2), symbol)
+    python = Interpreter(ir.IRBuilder(function.append_basic_block()))
+    builder, read = python.builder, python.read
+    table = read(function.args[0], ARRAY.data, BYTE_POINTER)
+    context, busy = _emit_take(python, read(table, _CONTEXT, BYTE_POINTER))
+    lengths = {"n": read(table, _STEP_N), "m": read(table, _STEP_M)}
+    pointers = [read(table, _POINTERS + _WORD * i, BYTE_POINTER) for i in range(len(SIGNATURES[name].arrays))]
+    releases = builder.icmp_signed("!=", read(table, _STEP_RELEASES), INT(0))
+    routine = read(table, _STEP_ROUTINE)
+    _emit_run(python, name, dtype, routine, releases, context, lengths, read(table, _SAMPLES), pointers)
+    builder.ret(python.new_reference(read(table, _RESULT, BYTE_POINTER)))
+    builder.position_at_end(busy)
+    error = read(table, _ERROR, BYTE_POINTER)
+    builder.ret(python.raise_error(error, "this step is running: bind one for each thread"))
+
+
+def _emit_take(python: Interpreter, first: ir.Value) -> tuple[ir.Value, ir.Block]:
+    """Emit a search for the first free context of a list, and take it; return it and where there is none.
+
+    It is taken atomically: not every interpreter has a lock that its caller would hold.
+    """
+    builder = python.builder
     before = builder.block
-    search, look, take, none = (function.append_basic_block() for _ in range(4))
+    search, look, taken, none = (builder.append_basic_block(name) for name in ("search", "look", "", "none"))
     builder.branch(search)
     builder.position_at_end(search)
     context = builder.phi(BYTE_POINTER)
     context.add_incoming(first, before)
     builder.cbranch(builder.icmp_unsigned("==", context, BYTE_POINTER(None)), none, look)
     builder.position_at_end(look)
-    context.add_incoming(read(context, next_at, BYTE_POINTER), look)
-    builder.cbranch(builder.icmp_signed("!=", read(context, taken_at), INT(0)), search, take)
-    builder.position_at_end(take)
-    write(context, taken_at, INT(1))
+    state = python.place(context, _offset("taken"), INT)
+    exchanged = builder.cmpxchg(state, INT(0), INT(1), "acquire", "monotonic")
+    context.add_incoming(python.read(context, _offset("next"), BYTE_POINTER), look)
+    builder.cbranch(builder.extract_value(exchanged, 1), taken, search)
+    builder.position_at_end(taken)
+    return context, none
 
-    kinds = routines.array_types(name, dtype)
-    routine = read(table, _ROUTINE, routine_type(kinds).as_pointer())
-    releases = builder.icmp_signed("!=", read(table, _RELEASES), INT(0))
-    releases = builder.or_(releases, batch)
-    sizes = [[lengths[length] for length in shape] for shape in shapes]
+
+def _emit_give_back(python: Interpreter, context: ir.Value) -> None:
+    python.builder.store_atomic(INT(0), python.place(context, _offset("taken"), INT), "release", align=_WORD)
+
+
+def _emit_run(
+    python: Interpreter,
+    name: str,
+    dtype: np.dtype[Any],
+    routine: ir.Value,
+    releases: ir.Value,
+    context: ir.Value,
+    lengths: dict[str, ir.Value],
+    samples: ir.Value,
+    pointers: Sequence[ir.Value],
+) -> ir.Value:
+    """Emit the call of a routine, without the interpreter's lock if it ``releases``; return the status."""
+    builder, kinds = python.builder, routines.array_types(name, dtype)
+    routine = builder.inttoptr(routine, routine_type(kinds).as_pointer())
+    sizes = [[lengths[axis] for axis in axes] for axes in SIGNATURES[name].arrays.values()]
     for size in sizes:
         size[0] = builder.mul(samples, size[0])
     before = builder.block
     with builder.if_then(releases):
-        saved, saving = call("PyEval_SaveThread", BYTE_POINTER), builder.block
+        saved, saving = python.call("PyEval_SaveThread", BYTE_POINTER), builder.block
     thread = builder.phi(BYTE_POINTER)
     thread.add_incoming(saved, saving)
     thread.add_incoming(BYTE_POINTER(None), before)
-    status = emit_routine_call(builder, kinds, routine, builder.ptrtoint(context, INT), sizes, pointers)
+    status = emit_call(builder, kinds, routine, builder.ptrtoint(context, INT), sizes, pointers)
+    _emit_give_back(python, context)
     with builder.if_then(releases):
-        call("PyEval_RestoreThread", ir.VoidType(), thread)
-    write(context, taken_at, INT(0))
-    done = builder.zext(builder.icmp_signed("==", status, INT32(routines.OK)), INT)
-    builder.ret(call("PyBool_FromLong", BYTE_POINTER, done))
-    builder.position_at_end(refuse)
-    builder.ret(call("PyBool_FromLong", BYTE_POINTER, INT(0)))
-    builder.position_at_end(none)
-    nothing = ir.GlobalVariable(module, ir.IntType(8), "_Py_NoneStruct")
-    call("Py_IncRef", ir.VoidType(), nothing)
-    builder.ret(nothing)
+        python.call("PyEval_RestoreThread", ir.VoidType(), thread)
+    return status
+
+
+def _offset(field: str) -> int:
+    """Return where in a context's record a field is."""
+    assert CONTEXT.fields is not None
+    return CONTEXT.fields[field][1]

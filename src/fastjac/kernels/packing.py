@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.kernels.llvm import vectors
+from fastjac.kernels.target import ALIGNMENT, Target
 from fastjac.layers import Layer
 from fastjac.plan import Plan, Product
 
 Array = NDArray[Any]
-ALIGNMENT = 64
 
 
 def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
@@ -25,17 +24,11 @@ def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
     return block[start : start + size_bytes].view(dtype)
 
 
-def padded(size: int, dtype: np.dtype[Any]) -> int:
-    """Return ``size`` rounded up to whole panels."""
-    width = vectors.panel_width(dtype)
-    return -(-size // width) * width
-
-
-def pack_panels(matrix: Array) -> Array:
+def pack_panels(matrix: Array, target: Target) -> Array:
     """Return the (rows, cols) ``matrix`` as panels, one after the other."""
     rows, cols = matrix.shape
-    width = vectors.panel_width(matrix.dtype)
-    panels = aligned_zeros(rows * padded(cols, matrix.dtype), matrix.dtype).reshape(-1, rows, width)
+    width = target.panel_width(matrix.dtype)
+    panels = aligned_zeros(rows * target.padded(cols, matrix.dtype), matrix.dtype).reshape(-1, rows, width)
     for number, panel in enumerate(panels):
         part = matrix[:, number * width : (number + 1) * width]
         panel[:, : part.shape[1]] = part
@@ -74,18 +67,7 @@ def _spine(root: Product, transposed: dict[Product, bool]) -> list[Product]:
     return spine
 
 
-def listing_pays(rows: int, w: Array) -> bool:
-    """Return whether a product with ``w`` is faster made for active units only, with its rows in the lanes.
-
-    It is where half of the units are active, if few lanes stay empty and there are many units for each
-    number that is transposed. The limit is where both ways took equally long.
-    """
-    half = vectors.grain(vectors.TARGET) // w.itemsize
-    lanes = max(-(-rows // half) * half, vectors.TARGET.vector_bytes // w.itemsize)
-    return bool(lanes / rows <= 1.6 - 64 / min(w.shape))
-
-
-def carrying_pays(plan: Plan, itemsize: int) -> bool:
+def carrying_pays(plan: Plan, itemsize: int, target: Target) -> bool:
     """Return whether the forward pass is faster if it carries along the tangents of all N inputs.
 
     It takes 1 + N multiply-adds for each weight behind the first layer then, but reads the weights once,
@@ -94,7 +76,7 @@ def carrying_pays(plan: Plan, itemsize: int) -> bool:
     for weights that do not stay in the first cache; the limits are where both ways took equally long.
     """
     n_inputs, *hidden, n_outputs = plan.sizes
-    if not hidden or n_inputs >= vectors.MR:
+    if not hidden or n_inputs >= target.tile_rows:
         return False
     if n_inputs < n_outputs and plan.multiply_adds == plan.forward_multiply_adds:
         return True
@@ -108,11 +90,13 @@ class Packed:
     With ``raw``, for two layers, those of the first stay as they are given on each call.
     """
 
-    def __init__(self, layers: Sequence[Layer], plan: Plan, raw: bool = False) -> None:
+    def __init__(self, layers: Sequence[Layer], plan: Plan, target: Target, raw: bool = False) -> None:
         root = plan.root
         self.plan = plan
         self.layers = layers
+        self.target = target
         self.raw = raw
+        self.dtype = layers[0].w.dtype
         self.transposed = orientations(root, root.left is not None and root.rows > root.cols and not raw)
         self.spine = _spine(root, self.transposed)
         self.forward = [False] * len(layers)
@@ -120,7 +104,7 @@ class Packed:
             if product.left is None:
                 self.forward[product.first] = transposed
         self.weights = [
-            pack_panels(layer.w if forward else layer.w.T)
+            pack_panels(layer.w if forward else layer.w.T, target)
             for layer, forward in zip(layers, self.forward, strict=True)
         ]
         # Inactive ReLUs are 0 and need no weights, unless 0 times a weight is NaN.
@@ -129,23 +113,22 @@ class Packed:
             for before, layer in pairwise(layers)
         ]
         # To read the rows of the other units only, w is kept beside w.T, as where w.T is mostly padding.
-        width = vectors.panel_width(layers[0].w.dtype)
+        width = target.panel_width(self.dtype)
         self.rows = {
-            i: pack_panels(layer.w)
+            i: pack_panels(layer.w, target)
             for i, layer in enumerate(layers)
             if ((self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width)
             and not (self.forward[i] or raw)
         }
-        carries = not raw and carrying_pays(plan, layers[0].w.itemsize)
+        carries = not raw and carrying_pays(plan, self.dtype.itemsize, target)
         self.across = [
-            self.weights[i] if self.forward[i] else self.rows.get(i, pack_panels(layer.w))
+            self.weights[i] if self.forward[i] else self.rows.get(i, pack_panels(layer.w, target))
             for i, layer in enumerate(layers)
             if carries
         ]
-        self.listed = {product for product in self.spine[1:] if self._is_listed(product)}
 
-    def _is_listed(self, product: Product) -> bool:
-        """Return whether to make a product for active units only: of ``w`` between hidden ReLU layers."""
-        i = product.contracted
-        relus = product.first == i in self.rows and self.skips[i] and self.skips[i + 1]
-        return relus and listing_pays(product.rows, self.layers[i].w)
+    @property
+    def arrays(self) -> list[Array]:
+        """All arrays of weights, each once."""
+        found = [*self.weights, *self.rows.values(), *self.across]
+        return list({array.ctypes.data: array for array in found}.values())

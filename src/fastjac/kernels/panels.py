@@ -9,7 +9,8 @@ import numpy as np
 from numba import carray, njit
 
 from fastjac.kernels.llvm.intrinsics import dots, long_row, pointer, transpose, transpose_scaled
-from fastjac.kernels.llvm.vectors import DOTS, MR, NV, itemsize, panel_width
+from fastjac.kernels.llvm.vectors import DOTS, MR, itemsize, panel_width
+from fastjac.kernels.target import NV
 
 inner = njit(nogil=True, error_model="numpy")
 

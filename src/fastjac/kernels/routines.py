@@ -19,6 +19,7 @@ from fastjac.kernels.llvm.intrinsics import address, pointer
 from fastjac.kernels.llvm.vectors import panel_width
 from fastjac.kernels.panels import copy, exchange, inner
 from fastjac.kernels.products import cotangent, tangent
+from fastjac.kernels.signatures import RAW, SIGNATURES
 
 OK, MISMATCH = 0, 1
 
@@ -145,22 +146,24 @@ def _value_and_jacobian_of(at, x, w1, b1, w2, b2, y, jac):
     return _value_and_jacobian(at, x, y, jac)
 
 
-# Name -> routine, and the number of dimensions of its arrays: first inputs, then outputs.
-_ROUTINES = {
-    "value_and_jacobian_of": (_value_and_jacobian_of, (1, 2, 1, 2, 1), (1, 2)),
-    "value": (_value, (1,), (1,)),
-    "value_and_jacobian": (_value_and_jacobian.py_func, (1,), (1, 2)),
-    "vjp": (_vjp, (1, 1), (1, 1)),
-    "jvp": (_jvp, (1, 1), (1, 1)),
+_FUNCTIONS = {
+    "value_and_jacobian_of": _value_and_jacobian_of,
+    "value": _value,
+    "value_and_jacobian": _value_and_jacobian.py_func,
+    "vjp": _vjp,
+    "jvp": _jvp,
 }
+NAMES = tuple(_FUNCTIONS)
 
 
 def array_types(name: str, dtype: np.dtype[Any]) -> list[types.Array]:
-    """Return the types of a routine's arrays: C-contiguous, and what is only read may be read-only."""
-    _, inputs, outputs = _ROUTINES[name]
-    element = from_dtype(dtype)
-    arrays = [types.Array(element, ndim, "C", readonly=True) for ndim in inputs]
-    return arrays + [types.Array(element, ndim, "C") for ndim in outputs]
+    """Return the types of a routine's arrays: C-contiguous, and what is only read may be read-only.
+
+    The samples of a batch follow each other along the first axis.
+    """
+    signature, element = SIGNATURES.get(name, RAW), from_dtype(dtype)
+    arrays = [types.Array(element, len(axes), "C", readonly=True) for axes in signature.inputs.values()]
+    return arrays + [types.Array(element, len(axes), "C") for axes in signature.outputs.values()]
 
 
 @functools.cache
@@ -169,8 +172,7 @@ def routine(name: str, dtype: np.dtype[Any]) -> Any:
 
     One signature, `array_types`, so that no call ever compiles.
     """
-    function, *_ = _ROUTINES[name]
-    return compiled(function, f"{name}_{dtype}", types.intp(types.intp, *array_types(name, dtype)))
+    return compiled(_FUNCTIONS[name], f"{name}_{dtype}", types.intp(types.intp, *array_types(name, dtype)))
 
 
 @functools.cache

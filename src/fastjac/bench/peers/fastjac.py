@@ -32,7 +32,7 @@ def kernel_alone(problem: Problem) -> Call:
         raise NotApplicableError("one input at a time")
     net, (y, jac) = _network(problem), problem.outputs()
     repeats = max(1, _MULTIPLY_ADDS // max(net.plan.multiply_adds, 1000))
-    context = Context(net._packed)
+    context = Context(net.packed)
     loop = machine.repeated(routines.routine("value_and_jacobian", net.dtype))
 
     def call() -> tuple[Any, Any]:

@@ -25,7 +25,6 @@ from fastjac.kernels.llvm.lanes import (
 )
 from fastjac.kernels.llvm.tiles import (
     emit_dots,
-    emit_listed_tile,
     emit_tile,
     emit_tiles,
 )
@@ -34,13 +33,12 @@ from fastjac.kernels.llvm.vectors import (
     INT,
     LONG,
     MR,
-    NV,
     TARGET,
     Vectors,
-    grain,
     itemsize,
     panel_width,
 )
+from fastjac.kernels.target import NV
 
 
 @overload(itemsize, strict=False)
@@ -110,25 +108,6 @@ def tiles(
         return context.get_dummy_value()
 
     return types.void(dtype, *[types.intp] * 16), codegen
-
-
-@intrinsic
-def listed_tile(
-    typing: Any, dtype: Any, cols: Any, k: Any, units: Any, a: Any, b: Any, c: Any, rows: Any
-) -> Any:
-    """``listed_tile(dtype, cols, k, units, a, b, c, rows)``."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        vectors, nbytes = Vectors(builder, context.get_value_type(dtype.dtype), TARGET), grain(TARGET)
-        whole, lanes = TARGET.vector_bytes, nbytes // vectors.size
-        cases = {
-            n: functools.partial(emit_listed_tile, vectors, max(n * nbytes, whole), *args[2:])
-            for n in range(1, NV * whole // nbytes + 1)
-        }
-        _switch(builder, builder.udiv(builder.add(args[1], INT(lanes - 1)), INT(lanes)), cases)
-        return context.get_dummy_value()
-
-    return types.void(dtype, *[types.intp] * 7), codegen
 
 
 @intrinsic

@@ -25,7 +25,8 @@ import math
 from llvmlite import ir
 
 from fastjac.kernels.llvm.tiles import emit_tile
-from fastjac.kernels.llvm.vectors import INT, NV, Loop, Vectors
+from fastjac.kernels.llvm.vectors import INT, Loop, Vectors
+from fastjac.kernels.target import NV
 
 
 def emit_transpose(

@@ -7,8 +7,6 @@ apart, at any address, its panels ``b_panel``. It writes as much of each row of 
 table, ``c_panel`` bytes further for each panel, and asks for the lines ``ahead`` bytes further. Where
 ``rest`` is not 0 it also writes the row ``rest = before - sum of the rows``, with what it holds, if ``more``,
 for ``before``, else 0.
-`listed_tile` does so for one panel and `LISTED` rows at the byte offsets ``rows`` in A and in C; for each k
-``units`` holds its byte offsets in A and in B.
 `long_row` is a tile of one row and 1 to `LONG` vectors, which follow each other in B.
 `dots` computes the products of 1 to `DOTS` rows of a panel matrix with a padded vector, and writes whole
 vectors, zeros behind the last: what reads them next gets them from the store buffer.
@@ -21,7 +19,8 @@ import functools
 
 from llvmlite import ir
 
-from fastjac.kernels.llvm.vectors import INT, LINE, NV, Loop, Vectors, listed_rows, most_dots
+from fastjac.kernels.llvm.vectors import INT, LINE, Loop, Vectors
+from fastjac.kernels.target import NV
 
 
 def emit_tiles(
@@ -118,39 +117,6 @@ def emit_tile(
     return acc
 
 
-def emit_listed_tile(
-    vectors: Vectors,
-    nbytes: int,
-    k: ir.Value,
-    units: ir.Value,
-    a: ir.Value,
-    b: ir.Value,
-    c: ir.Value,
-    rows: ir.Value,
-) -> None:
-    """Emit the tile of listed rows, ``nbytes`` wide; see the top of this file."""
-    builder, parts = vectors.builder, list(enumerate(vectors.covering(nbytes)))
-    width = vectors.target.vector_bytes
-    numbers = range(listed_rows(vectors.target))
-    offsets = [builder.load(vectors.at(rows, 8 * r, INT), align=8) for r in numbers]
-    a_rows = [builder.add(a, offset) for offset in offsets]
-    loop = Loop(builder, INT(0), k, 1, [part.zero for _ in offsets for _, part in parts])
-    unit = builder.add(units, builder.mul(loop.i, INT(16)))
-    a_unit, b_unit = (builder.load(vectors.at(unit, at, INT), align=8) for at in (0, 8))
-    b_row, acc = builder.add(b, b_unit), iter(loop.values)
-    b_vectors = [part.load(b_row, j * width) for j, part in parts]
-    values = [
-        part.multiply_add(part.broadcast(a_row, a_unit), b_vectors[j], next(acc))
-        for a_row in a_rows
-        for j, part in parts
-    ]
-    loop.close(values)
-    acc = iter(loop.values)
-    for offset in offsets:
-        for j, part in parts:
-            part.store(next(acc), builder.add(c, offset), j * width)
-
-
 def emit_dots(
     vectors: Vectors,
     rows: int,
@@ -163,7 +129,7 @@ def emit_dots(
     """Emit ``z[r] = sum_c w[r, c] * x[c]`` for ``rows`` rows; see the top of this file."""
     builder, width = vectors.builder, vectors.target.vector_bytes
     # A sum for each row, and where these are few for each row and vector, to fill the multiply-adds' latency.
-    chains = NV if NV * rows <= most_dots(vectors.target) else 1
+    chains = NV if NV * rows <= vectors.target.dot_rows else 1
     loop = Loop(builder, INT(0), panels, 1, [vectors.zero] * (rows * chains))
     w_panel = builder.add(w, builder.mul(loop.i, panel_bytes))
     x_panel = builder.add(x, builder.mul(loop.i, INT(NV * width)))

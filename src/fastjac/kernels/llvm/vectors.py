@@ -1,43 +1,20 @@
-"""The only file that knows vectors of a target: their geometry, and what emits LLVM instructions on them.
-
-A *panel* matrix holds (rows, cols) as ``ceil(cols / NR)`` panels, each of all rows, each row NR
-contiguous elements: element (r, c) is at ``(c // NR * rows + r) * NR + c % NR``. Panels start on
-64-byte boundaries and the columns past the last one are zeros, so vectors are read whole. NR is
-`NV` vectors of the compile target.
-"""
+"""What the target's vectors are to compiled code, and what emits LLVM instructions on them."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core.registry import cpu_target
 
-NV = 2
+from fastjac.kernels.target import Target, target_of
+
 LONG = 8  # vectors of a long row
 LINE = 64  # bytes of a cache line
 INT = ir.IntType(64)
 BYTE_POINTER = ir.IntType(8).as_pointer()
-
-
-class Target(NamedTuple):
-    """What the register tile has to know of an instruction set."""
-
-    vector_bytes: int
-    registers: int
-    fma: bool
-
-
-def target_of(triple: str, features: str) -> Target:
-    """Return the vector unit that LLVM may use for ``triple`` with ``features`` (``+avx2,-fma,...``)."""
-    have = set(features.split(","))
-    if triple.startswith(("aarch64", "arm64")):
-        return Target(16, 32, True)
-    if "+avx512f" in have:
-        return Target(64, 32, True)
-    return Target(32 if "+avx2" in have else 16, 16, "+fma" in have)
 
 
 def _numba_target() -> Target:
@@ -45,25 +22,9 @@ def _numba_target() -> Target:
     return target_of(triple, features)
 
 
-def most_rows(target: Target) -> int:
-    """Return the rows of the largest tile: what registers leave beside B, a broadcast and a product."""
-    return 12 if target.registers == 32 else 6
-
-
-def most_dots(target: Target) -> int:
-    """Return the most rows that `emit_dots` takes: a multiple of the elements of a vector."""
-    return max(8, target.vector_bytes // 4)
-
-
-def listed_rows(target: Target) -> int:
-    """Return the rows of a listed tile, which keeps the address of each in a register."""
-    return 2 * most_rows(target) // 3
-
-
 TARGET = _numba_target()
-MR = most_rows(TARGET)
-DOTS = most_dots(TARGET)
-LISTED = listed_rows(TARGET)
+MR = TARGET.tile_rows
+DOTS = TARGET.dot_rows
 
 
 def itemsize(dtype: np.dtype[Any]) -> int:
@@ -73,12 +34,7 @@ def itemsize(dtype: np.dtype[Any]) -> int:
 
 def panel_width(dtype: np.dtype[Any]) -> int:
     """Return NR, the elements in one row of a panel, also in compiled code."""
-    return NV * TARGET.vector_bytes // dtype.itemsize
-
-
-def grain(target: Target) -> int:
-    """Return the bytes of the narrowest vector that may be multiplied faster than a wider one."""
-    return min(32, target.vector_bytes)
+    return TARGET.panel_width(dtype)
 
 
 class Vectors:
@@ -93,12 +49,6 @@ class Vectors:
         self.type = ir.VectorType(element, self.lanes)
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
         self.module = builder.module
-
-    def covering(self, nbytes: int) -> list[Vectors]:
-        """Return what emits ``nbytes`` as whole vectors and, where less than one is left, a narrower one."""
-        whole, left = divmod(nbytes, self.target.vector_bytes)
-        narrow = Vectors(self.builder, self.element, self.target._replace(vector_bytes=left))
-        return [self] * whole + [narrow] * (left > 0)
 
     def at(self, address: ir.Value, offset: ir.Value | int, kind: ir.Type) -> ir.Value:
         """Return the pointer to a ``kind`` that is ``offset`` bytes past the integer ``address``."""

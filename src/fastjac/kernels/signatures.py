@@ -1,0 +1,35 @@
+"""The one table of what a routine takes and gives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Signature(NamedTuple):
+    """The arrays of one sample: name -> axes, of n inputs, m outputs and, of raw weights, h hidden units.
+
+    A batch has one more axis in front of each.
+    """
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+    @property
+    def arrays(self) -> dict[str, str]:
+        """Inputs first, then outputs: the order of a routine's arguments."""
+        return self.inputs | self.outputs
+
+    def shapes(self, n: int, m: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the outputs for one sample."""
+        sizes = {"n": n, "m": m}
+        return {name: tuple(sizes[axis] for axis in axes) for name, axes in self.outputs.items()}
+
+
+SIGNATURES = {
+    "value": Signature({"x": "n"}, {"y": "m"}),
+    "value_and_jacobian": Signature({"x": "n"}, {"y": "m", "jac": "mn"}),
+    "vjp": Signature({"x": "n", "v": "m"}, {"y": "m", "vjp": "n"}),
+    "jvp": Signature({"x": "n", "u": "n"}, {"y": "m", "jvp": "m"}),
+}
+# The article's two layers, whose weights come with each call.
+RAW = Signature({"x": "n", "w1": "nh", "b1": "h", "w2": "hm", "b2": "m"}, {"y": "m", "jac": "mn"})

@@ -1,0 +1,1 @@
+"""Networks, oracles and programs that tests share; tests and what they start import it as ``support``."""
