@@ -170,5 +170,5 @@ def test_zip_bombs_are_not_unpacked(tmp_path):
         archive.writestr("metadata.json", "{}")
         archive.writestr("config.json", " " * 10**7)
         archive.writestr("model.weights.h5", "")
-    with pytest.raises(ModelError, match="config.json should have 10000000 bytes"):
+    with pytest.raises(ModelError, match=r"config\.json should have 10000000 bytes"):
         load(path)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fastjac.models.onnx.reader import Reader
 from fastjac.models.onnx.tensors import given_axes
 from fastjac.models.onnx.values import BATCH, Node, Value
-
-if TYPE_CHECKING:
-    from fastjac.models.onnx.graph import Reader
 
 
 def flatten(reader: Reader, node: Node, value: Value) -> Value:
