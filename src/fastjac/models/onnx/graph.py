@@ -41,8 +41,8 @@ def read_onnx(data: bytes, folder: pathlib.Path, output: str | None = None) -> N
         raise ValueError("it has functions of its own: inline them with onnx.inliner.inline_local_functions")
     if not model.HasField("graph") or model.graph.sparse_initializer:
         raise ValueError("it has no graph, or one with sparse weights")
-    reader = Reader(model.graph.initializer, opset, Tensors(folder, Budget(len(data))))
-    return _Walk(model.graph, reader, output_of(model.graph, output)).network(Budget(len(data)))
+    reader = Reader(model.graph.initializer, opset, Tensors(folder, len(data)))
+    return _Walk(model.graph, reader, output_of(model.graph, output)).network()
 
 
 class _Walk:
@@ -66,7 +66,7 @@ class _Walk:
         self.uses = Counter(name for node in self.nodes if node.op != "Shape" for name in node.inputs)
         self.uses[output] += 1
 
-    def network(self, budget: Budget) -> Network:
+    def network(self) -> Network:
         """Return the network that leads to the output."""
         reader, start = self.reader, self._start()
         for node in self.nodes:
@@ -84,7 +84,7 @@ class _Walk:
             np.float64 if reader.is_wide else np.float32,
             start.size,
             output_names=names if names and len(names) == last.size else None,
-            budget=budget,
+            budget=Budget(reader.tensors.size),
         )
 
     def _start(self) -> Value:

@@ -22,11 +22,20 @@ DOUBLE, _BFLOAT16, _EXTERNAL = 11, 16, 1
 
 
 class Tensors:
-    """Reads tensors, each time it is asked for one, and counts what they amount to."""
+    """Reads tensors, each time it is asked for one, and counts what they amount to.
 
-    def __init__(self, folder: Path, budget: Budget) -> None:
+    Attributes
+    ----------
+    size : int
+        Bytes of the model's file, and of those that it keeps tensors in.
+    budget : Budget
+        Twice what weights may come to: those in half precision are read, and cast.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
-        self.budget = budget
+        self.size = size
+        self.budget = Budget(2 * size)
         self.opened: set[str] = set()
 
     def read(self, tensor: Any) -> NDArray[Any]:
@@ -81,7 +90,8 @@ class Tensors:
                 )
             if location not in self.opened:
                 self.opened.add(location)
-                self.budget.left += status.st_size // 2
+                self.size += status.st_size
+                self.budget.left += status.st_size
             file.seek(offset)
             return file.read(length)
 
@@ -105,9 +115,9 @@ def computed(
 
     Shapes are constants too: arrays of objects where they have the batch in them.
     """
-    budget.spend(sum(array.size for array in inputs))
     first = inputs[0]
     if op == "Cast":
+        budget.spend(first.size)
         kind = attributes.get("to")
         if kind not in _NUMBERS or kind == _BFLOAT16:
             return None
@@ -118,6 +128,7 @@ def computed(
         budget.spend(math.prod(np.broadcast_shapes(*(array.shape for array in inputs))))
         return np.asarray(_ARITHMETIC[op](*inputs))
     if op == "Concat":
+        budget.spend(sum(array.size for array in inputs))
         return np.concatenate(inputs, attributes["axis"])
     if op == "Gather":
         axis, places = attributes.get("axis", 0), inputs[1].astype(np.int64)
