@@ -7,7 +7,7 @@ from typing import Any
 
 
 def needed(package: str, purpose: str) -> Any:
-    """Return a module of an optional package, which is also the name of fastjac's extra.
+    """Return an optional package.
 
     Raises
     ------
@@ -17,5 +17,9 @@ def needed(package: str, purpose: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
-        extra = package.partition(".")[0]
-        raise ImportError(f"{purpose} needs {extra}: pip install 'fastjac[{extra}]'") from error
+        raise missing(package, purpose) from error
+
+
+def missing(package: str, purpose: str) -> ImportError:
+    """Return the error of a package that is not installed, which is also the name of fastjac's extra."""
+    return ImportError(f"{purpose} needs {package}: pip install 'fastjac[{package}]'")

@@ -12,10 +12,10 @@ import numpy as np
 
 from fastjac.layers import Activation, as_activation
 from fastjac.models.containers import Arrays, read_npz, read_safetensors, write_npz, write_safetensors
-from fastjac.models.keras_file import read_keras
+from fastjac.models.keras_file import read_h5, read_keras
 from fastjac.models.limits import Budget, network, warned
 from fastjac.models.onnx import read_onnx
-from fastjac.models.params import Activations, from_state_dict
+from fastjac.models.params import Activations, check_activations, from_state_dict
 from fastjac.network import Network
 
 SCHEMA_VERSION = 1
@@ -33,10 +33,6 @@ _REFUSED = {
     **dict.fromkeys(
         (".pkl", ".pickle", ".joblib"),
         _PICKLED.format(function="from_sklearn(estimator)", better=".onnx, or with fastjac.save"),
-    ),
-    **dict.fromkeys(
-        (".h5", ".hdf5"),
-        "is Keras' old format; load it with Keras and save it as .keras, or call fastjac.from_keras(model)",
     ),
 }
 
@@ -58,7 +54,7 @@ def load(
     ----------
     path : path-like
         A ``.npz`` or ``.safetensors`` of `save`, a ``.safetensors`` of a PyTorch state_dict, an ``.onnx``
-        or a ``.keras`` model.
+        or a ``.keras`` or ``.h5`` model of Keras.
     activation, head : str or Activation, optional
         What `Network` takes; for files that hold weights alone, and only for these.
     output : str, optional
@@ -79,7 +75,7 @@ def load(
     ValueError, TypeError
         If ``activation`` or ``head`` is not one that `Network` takes.
     ImportError
-        If the package that reads such files is not installed: onnx, safetensors or keras.
+        If the package that reads such files is not installed: onnx, safetensors or h5py.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -99,7 +95,8 @@ def load(
     data = path.read_bytes()
     try:
         with np.errstate(all="ignore"):
-            if suffix == ".onnx" and activation is head is None:
+            if suffix == ".onnx":
+                check_activations(True, activation, head)
                 net = read_onnx(data, path.parent, output)
             else:
                 net = _read(data, suffix, activation, head)
@@ -156,19 +153,15 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
 
 
 def _read(data: bytes, suffix: str, activation: Activations | None, head: str | Activation | None) -> Network:
+    if suffix in (".h5", ".hdf5"):
+        return read_h5(data, activation, head)
     arrays, text = _CONTAINERS[suffix][0](data) if suffix in _CONTAINERS else ({}, "")
-    if text is None:
-        if activation is None or head is None:
-            raise ValueError(
-                "it holds weights but no activations: say which, as in "
-                'fastjac.load(path, activation="relu", head="softmax")'
-            )
-        return from_state_dict(arrays, activation, head, Budget(len(data)))
-    if activation is not None or head is not None:
-        raise ValueError("it tells its activations itself: leave activation and head out")
-    if suffix in _CONTAINERS:
+    check_activations(text is not None, activation, head)
+    if suffix == ".keras":
+        return read_keras(data)
+    if text is not None:
         return _network(arrays, text, Budget(len(data)))
-    return read_keras(data)
+    return from_state_dict(arrays, activation or "", head or "", Budget(len(data)))
 
 
 def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
@@ -196,4 +189,4 @@ def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
 
 
 _CONTAINERS = {".npz": (read_npz, write_npz), ".safetensors": (read_safetensors, write_safetensors)}
-_MODELS = (".onnx", ".keras")
+_MODELS = (".onnx", ".keras", ".h5", ".hdf5")

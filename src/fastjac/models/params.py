@@ -46,7 +46,7 @@ def from_params(params: Any, activation: Activations = "relu", head: str | Activ
         if others:
             raise ValueError(f"params has {', '.join(others)} besides 'params', which fastjac cannot read")
         params = params["params"]
-    return warned(network(list(_layers(params, "params")), activation, head))
+    return warned(network(list(layers_of(params, "params")), activation, head))
 
 
 def from_state_dict(
@@ -67,21 +67,32 @@ def from_state_dict(
         for part in path:
             node = node.setdefault(part, {})
         node["w" if leaf == "weight" else leaf] = array.T if leaf == "weight" else array
-    return network(list(_layers(tree, "weights")), activation, head, budget=budget)
+    return network(list(layers_of(tree, "weights")), activation, head, budget=budget)
 
 
-def _layers(params: Any, where: str) -> Iterator[tuple[Any, Any]]:
+def check_activations(has_own: bool, activation: Activations | None, head: str | Activation | None) -> None:
+    """Raise ValueError where a file has no activations and none are given, or both."""
+    if has_own and not (activation is head is None):
+        raise ValueError("it tells its activations itself: leave activation and head out")
+    if not has_own and (activation is None or head is None):
+        raise ValueError(
+            "it holds weights but no activations: say which, as in "
+            'fastjac.load(path, activation="relu", head="softmax")'
+        )
+
+
+def layers_of(params: Any, where: str) -> Iterator[tuple[Any, Any]]:
     """Yield ``(w, b)`` of every layer, in order; b is None where there is none."""
     if isinstance(params, Mapping):
         if any(name in _WEIGHTS for name in params):
             yield _layer(params, where)
             return
         for name in _ordered(params, where):
-            yield from _layers(params[name], f"{where}[{name!r}]")
+            yield from layers_of(params[name], f"{where}[{name!r}]")
     elif isinstance(params, Sequence) and not isinstance(params, (str, bytes)):
         for number, layer in enumerate(params):
             if isinstance(layer, Mapping):
-                yield from _layers(layer, f"{where}[{number}]")
+                yield from layers_of(layer, f"{where}[{number}]")
             elif not isinstance(layer, Sequence):
                 raise TypeError(f"{where}[{number}] is a {type(layer).__name__}, expected a pair (w, b)")
             elif layer:  # JAX's stax keeps an empty tuple for an activation
