@@ -202,7 +202,7 @@ def test_state_dict_of_torch(dtype, tmp_path):
         (["hidden.weight", "out.weight"], "does not tell the order of the layers"),
         (["w1", "v2"], "'v2' .* is not the weight"),
         (["0.bias"], "weights.*0"),
-        ([], "empty"),
+        ([], "it has no weights at all"),
     ],
 )
 def test_other_state_dicts_are_refused(names, message, tmp_path):
@@ -210,6 +210,80 @@ def test_other_state_dicts_are_refused(names, message, tmp_path):
     np.savez(path, **{name: np.ones((2, 2)) for name in names})
     with pytest.raises(ModelError, match=rf"m\.npz: .*{message}"):
         load(path, "relu", "softmax")
+
+
+ACTOR, CRITIC = layers((4, 6), (6, 2)), layers((4, 5), (5, 1))
+
+
+def policy(**others):
+    """Return the tensors of an actor and a critic as PyTorch names them."""
+    arrays = {"log_std": np.zeros(2), **others}
+    for name, pairs in (("actor.net", ACTOR), ("critic", CRITIC)):
+        for number, (w, b) in zip((0, 2), pairs, strict=True):
+            arrays |= {f"{name}.{number}.weight": np.ascontiguousarray(w.T), f"{name}.{number}.bias": b}
+    return arrays
+
+
+@pytest.fixture(params=SUFFIXES)
+def write(request, tmp_path):
+    def written(arrays):
+        path = tmp_path / f"m{request.param}"
+        if request.param == ".npz":
+            np.savez(path, **arrays)
+        else:
+            pytest.importorskip("safetensors.numpy").save_file(arrays, path)
+        return path
+
+    return written
+
+
+@pytest.mark.parametrize(
+    "prefix", ["actor.", "actor", "actor.net.", ["actor"], ["actor.net.0", "actor.net.2"]]
+)
+def test_a_prefix_chooses_a_network(prefix, write):
+    path = write(policy())
+    assert same(load(path, "tanh", "identity", prefix=prefix), Network(ACTOR, "tanh", "identity"))
+    assert same(load(path, "tanh", "identity", prefix="critic."), Network(CRITIC, "tanh", "identity"))
+
+
+@pytest.mark.parametrize("prefix", ["", "agent.", "log_std"])
+def test_an_error_tells_which_prefixes_there_are(prefix, write):
+    with pytest.raises(ModelError, match=r"prefix='actor\.'\); there are 'actor\.', 'critic\.'"):
+        load(write(policy()), "tanh", "identity", prefix=prefix)
+    path = write({"a.weight": np.ones(3), "b.running_mean": np.ones(3)})
+    with pytest.raises(
+        ModelError, match=r"is not the weight or the bias of a Linear layer$|no weights that begin"
+    ):
+        load(path, "tanh", "identity", prefix=prefix)
+
+
+def test_tensors_of_no_dtype_that_numpy_has_may_be_left_out(tmp_path):
+    header = {"actor.weight": entry([1, 1], 0, 4, "F32"), "critic.weight": entry([1, 1], 4, 5, "F8_E4M3")}
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(safetensors(header, b"\0\0\x80?\0"))
+    np.testing.assert_array_equal(load(path, "tanh", "identity", prefix="actor").layers[0].w, [[1]])
+    with pytest.raises(ModelError, match=r"'weight' has dtype F8_E4M3, expected real numbers.*'actor\.'"):
+        load(path, "tanh", "identity", prefix="critic")
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1"])
+def test_quantized_weights_are_refused(dtype, write):
+    path = write({"w1": np.ones((3, 2), dtype), "b1": np.ones(2, "f4")})
+    with pytest.raises(ModelError, match=r"'w1' has dtype u?int8: quantized weights mean nothing without"):
+        load(path, "relu", "identity")
+
+
+def test_integers_are_weights(write):
+    net = load(write({"w1": np.ones((3, 2), "i4"), "b1": np.ones(2, "f4")}), "relu", "identity")
+    assert same(net, Network([(np.ones((3, 2)), np.ones(2))], head="identity"))
+
+
+def test_a_prefix_is_for_state_dicts(tmp_path):
+    save(NET, tmp_path / "m.npz")
+    with pytest.raises(ModelError, match=r"prefix is 'a', but the file is one that fastjac\.save wrote"):
+        load(tmp_path / "m.npz", prefix="a")
+    with pytest.raises(ValueError, match=r"prefix is 'a', but .*m\.onnx holds no state_dict"):
+        load(tmp_path / "m.onnx", prefix="a")
 
 
 # Files that are no models.
@@ -239,7 +313,7 @@ def test_other_names(tmp_path):
     (tmp_path / "m.txt").write_text("")
     with pytest.raises(
         ModelError,
-        match=r"m\.txt ends in '\.txt', expected one of \.npz, \.safetensors, \.onnx, \.keras, \.h5",
+        match=r"m\.txt ends in '\.txt', expected one of \.npz, \.safetensors, .*\.nnet",
     ):
         load(tmp_path / "m.txt")
     with pytest.raises(FileNotFoundError, match=r"m\.npz"):

@@ -8,6 +8,7 @@ import math
 import re
 import zipfile
 import zlib
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def read_safetensors(data: bytes) -> tuple[Arrays, str | None]:
     size = int.from_bytes(data[:8], "little")
     check_text("its header", size, len(data))
     tensors = needed("safetensors", "a .safetensors file").deserialize(data)
-    arrays = {name: _array(tensor) for name, tensor in tensors}
+    arrays = {name: _array(tensor) for name, tensor in sorted(tensors, key=itemgetter(0))}
     metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
     text = metadata.get("fastjac")
     if text is not None and metadata.get("fastjac_crc32") != _checksum(arrays, text):

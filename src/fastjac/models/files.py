@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastjac.layers import Activation, as_activation
 from fastjac.models.containers import Arrays, read_npz, read_safetensors, write_npz, write_safetensors
 from fastjac.models.keras_file import read_h5, read_keras
 from fastjac.models.limits import Budget, network, warned
+from fastjac.models.nnet import read_nnet
 from fastjac.models.onnx import read_onnx
 from fastjac.models.params import Activations, check_activations, from_state_dict
 from fastjac.network import Network
@@ -47,6 +49,7 @@ def load(
     head: str | Activation | None = None,
     *,
     output: str | None = None,
+    prefix: str | Sequence[str] = "",
 ) -> Network:
     """Return the network in a file, without running anything that the file holds.
 
@@ -54,12 +57,15 @@ def load(
     ----------
     path : path-like
         A ``.npz`` or ``.safetensors`` of `save`, a ``.safetensors`` of a PyTorch state_dict, an ``.onnx``
-        or a ``.keras`` or ``.h5`` model of Keras.
+        model, a ``.keras`` or ``.h5`` model of Keras, or a ``.nnet`` network.
     activation, head : str or Activation, optional
         What `Network` takes; for files that hold weights alone, and only for these.
     output : str, optional
         Of an ``.onnx`` file: the tensor that the network ends in; whatever does not lead to it is left out.
         Default: the file's only output of floats.
+    prefix : str or sequence of str, optional
+        Of a state_dict: how the names of the network's weights begin, ``"actor."``; those of others are
+        left out. Several are taken one after the other.
 
     Returns
     -------
@@ -88,6 +94,8 @@ def load(
         raise ModelError(f"{path} ends in {suffix!r}, expected one of {', '.join((*_CONTAINERS, *_MODELS))}")
     if output is not None and suffix != ".onnx":
         raise ValueError(f"output is {output!r}, but {path} is no .onnx file")
+    if prefix and suffix not in _CONTAINERS:
+        raise ValueError(f"prefix is {prefix!r}, but {path} holds no state_dict")
     if "\0" in str(path):
         raise ModelError(f"{str(path)!r} is not the name of a file")
     if path.exists() and not path.is_file():
@@ -99,7 +107,7 @@ def load(
                 check_activations(True, activation, head)
                 net = read_onnx(data, path.parent, output)
             else:
-                net = _read(data, suffix, activation, head)
+                net = _read(data, suffix, activation, head, prefix)
     except ImportError:
         raise
     except Exception as error:  # Damaged bytes make parsers raise nearly anything.
@@ -152,16 +160,24 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
             temporary.unlink()
 
 
-def _read(data: bytes, suffix: str, activation: Activations | None, head: str | Activation | None) -> Network:
+def _read(
+    data: bytes,
+    suffix: str,
+    activation: Activations | None,
+    head: str | Activation | None,
+    prefix: str | Sequence[str],
+) -> Network:
     if suffix in (".h5", ".hdf5"):
         return read_h5(data, activation, head)
     arrays, text = _CONTAINERS[suffix][0](data) if suffix in _CONTAINERS else ({}, "")
     check_activations(text is not None, activation, head)
-    if suffix == ".keras":
-        return read_keras(data)
+    if suffix in (".keras", ".nnet"):
+        return read_keras(data) if suffix == ".keras" else read_nnet(data)
     if text is not None:
+        if prefix:
+            raise ValueError(f"prefix is {prefix!r}, but the file is one that fastjac.save wrote")
         return _network(arrays, text, Budget(len(data)))
-    return from_state_dict(arrays, activation or "", head or "", Budget(len(data)))
+    return from_state_dict(arrays, activation or "", head or "", prefix, Budget(len(data)))
 
 
 def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
@@ -189,4 +205,4 @@ def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
 
 
 _CONTAINERS = {".npz": (read_npz, write_npz), ".safetensors": (read_safetensors, write_safetensors)}
-_MODELS = (".onnx", ".keras", ".h5", ".hdf5")
+_MODELS = (".onnx", ".keras", ".h5", ".hdf5", ".nnet")

@@ -98,17 +98,17 @@ def normalisation(
     return scale(factor, offset - centre * factor, where)
 
 
-def clip(low: float, high: float, where: str) -> list[Step]:
-    """Return the steps that limit every entry to ``low`` and ``high``, as scaled hard_tanh."""
-    if (low, high) == (0, np.inf):
-        return [Activation("relu")]
-    if (low, high) == (0, 6):
-        return [Activation("relu6")]
-    middle, half = (high + low) / 2, (high - low) / 2
-    if not (np.isfinite(middle) and half > 0):
+def clip(low: float | Float64, high: float | Float64, where: str) -> list[Step]:
+    """Return the steps that limit entries to ``low`` and ``high``, (n,) or one each, as scaled hard_tanh."""
+    least, greatest = as_float64(low, where), as_float64(high, where)
+    if least.ndim == 0 and least == 0 and greatest in (6, np.inf):
+        return [Activation("relu6" if greatest == 6 else "relu")]
+    middle, half = (greatest + least) / 2, (greatest - least) / 2
+    if not (np.all(np.isfinite(middle)) and np.all(half >= 0)):
         raise ValueError(f"{where} clips to {low} and {high}, expected two finite limits, or 0 and infinity")
+    inverse = np.divide(1, half, out=np.zeros_like(half), where=half > 0)
     return [
-        scale(1 / half, -middle / half, where),
+        scale(inverse, -middle * inverse, where),
         Activation("hard_tanh"),
         scale(half, middle, where),
     ]

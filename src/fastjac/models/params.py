@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +17,8 @@ from fastjac.network import Network
 Activations = str | Activation | Sequence[str | Activation]
 _WEIGHTS = ("kernel", "w")
 _BIASES = ("bias", "b")
+# How many prefixes an error names, and where it looks for them.
+_MOST_TOLD, _MOST_SEARCHED, _DEEPEST = 8, 5000, 30
 
 
 def from_params(params: Any, activation: Activations = "relu", head: str | Activation = "softmax") -> Network:
@@ -50,13 +54,47 @@ def from_params(params: Any, activation: Activations = "relu", head: str | Activ
 
 
 def from_state_dict(
-    arrays: Mapping[str, Any], activation: Activations, head: str | Activation, budget: Budget | None = None
+    arrays: Mapping[str, Any],
+    activation: Activations,
+    head: str | Activation,
+    prefix: str | Sequence[str] = "",
+    budget: Budget | None = None,
 ) -> Network:
     """Return the network of a PyTorch state dict.
 
-    Its arrays are called ``0.weight`` (fan_out, fan_in), ``0.bias`` (fan_out,), ``2.weight`` and so on;
-    ``w1`` (fan_in, fan_out), ``b1`` (fan_out,), ``w2`` and so on do as well.
+    Its arrays are called ``0.weight`` (fan_out, fan_in), ``0.bias`` (fan_out,), ``2.weight`` and so on, after
+    a ``prefix``, or one of several in order; ``w1`` (fan_in, fan_out), ``b1`` (fan_out,), ``w2`` do as well.
+
+    Raises
+    ------
+    ValueError
+        If they are not layers in an order that the names tell; the message names prefixes of those that are.
     """
+    layers: list[tuple[Any, Any]] = []
+    for start in [prefix] if isinstance(prefix, str) else prefix:
+        start = start and start.rstrip(".") + "."
+        chosen = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+        try:
+            if not chosen:
+                raise ValueError(f"it has no weights {f'that begin with {start!r}' if start else 'at all'}")
+            layers += layers_of(
+                _tree({name: _real(name, array) for name, array in chosen.items()}), "weights"
+            )
+        except (TypeError, ValueError) as error:
+            known = [
+                repr(found) for found in itertools.islice(_prefixes(arrays), _MOST_TOLD) if found != start
+            ]
+            if not known:
+                raise
+            raise ValueError(
+                f"{error}. Say where the layers are, as in fastjac.load(path, activation, head, "
+                f"prefix={known[0]}); there are {', '.join(known)}"
+            ) from None
+    return network(layers, activation, head, budget=budget)
+
+
+def _tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arrays of a state dict as nested mappings, weights (fan_in, fan_out)."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         plain = re.fullmatch(r"([wb])(\d+)", name)
@@ -67,7 +105,33 @@ def from_state_dict(
         for part in path:
             node = node.setdefault(part, {})
         node["w" if leaf == "weight" else leaf] = array.T if leaf == "weight" else array
-    return network(list(layers_of(tree, "weights")), activation, head, budget=budget)
+    return tree
+
+
+def _real(name: str, array: Any) -> Any:
+    """Return an array of real numbers that mean what they say."""
+    kind = array.dtype.names[0] if array.dtype.names else array.dtype
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name!r} has dtype {kind}, expected real numbers")
+    if array.dtype in (np.int8, np.uint8):
+        raise ValueError(f"{name!r} has dtype {kind}: quantized weights mean nothing without their scales")
+    return array
+
+
+def _prefixes(arrays: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the shortest prefixes after which there are layers that fit each other, and nothing else."""
+    with contextlib.suppress(TypeError, ValueError):
+        layers = list(layers_of(_tree({name: _real(name, array) for name, array in arrays.items()}), ""))
+        if all(before.shape[1] == after.shape[0] for (before, _), (after, _) in itertools.pairwise(layers)):
+            yield prefix
+            return
+    below: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            below.setdefault(first, {})[rest] = array
+    for first, group in below.items():
+        yield from _prefixes(group, f"{prefix}{first}.")
 
 
 def check_activations(has_own: bool, activation: Activations | None, head: str | Activation | None) -> None:
