@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastjac import Network
@@ -17,6 +17,7 @@ from support.file_costs import Loader
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="measures forks")
 onnx = pytest.importorskip("onnx")
+h5py = pytest.importorskip("h5py")
 pytest.importorskip("safetensors")
 helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
 
@@ -280,6 +281,131 @@ def test_graphs(name, loader, tmp_path):
     assert (assert_cheap(loader, path) == "loaded") == (name in LOADED)
 
 
+# Keras' files.
+
+
+def hdf5(change):
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        change(file)
+    return stream.getvalue()
+
+
+def dense(name="dense"):
+    return {"class_name": "Dense", "config": {"name": name, "activation": "tanh"}}
+
+
+def keras(config, weights=None):
+    """Return a .keras file of a configuration, given as text or as layers of a Sequential."""
+    if not isinstance(config, str):
+        config = {"class_name": "Sequential", "config": {"name": "s", "layers": config}}
+        config = json.dumps(config)
+    weights = weights or hdf5(
+        lambda file: file.create_dataset("layers/dense/vars/0", data=np.ones((4, 4), "f4"))
+    )
+    return archive(config__json=config.encode(), **{"model__weights.h5": weights})
+
+
+def start(*shape):
+    return {"class_name": "InputLayer", "config": {"name": "input", "batch_shape": [None, *shape]}}
+
+
+def doubling(depth):
+    """Return a model that has one model twice, which has another twice, and so on."""
+    inner = {"class_name": "Dropout", "config": {"name": "m0"}}
+    for number in range(1, depth):
+        call = [[[f"m{number - 1}", 0, 0, {}]]]
+        layers = [
+            {"class_name": "InputLayer", "config": {"name": "in"}, "inbound_nodes": []},
+            {**inner, "inbound_nodes": [[["in", 0, 0, {}]], *call]},
+        ]
+        ends = {"output_layers": [[f"m{number - 1}", 1, 0]]}
+        inner = {"class_name": "Functional", "config": {"name": f"m{number}", "layers": layers, **ends}}
+    return [start(4), inner]
+
+
+def linked(file):
+    file["layers/dense/vars/0"] = np.zeros(10**5)
+    for number in range(10_000):
+        file[f"{number}"] = file["layers/dense/vars/0"]
+
+
+def described_in(text):
+    def change(file):
+        file.attrs.create("model_config", text, dtype=h5py.string_dtype(length=len(text)))
+
+    return lambda: hdf5(change)
+
+
+KERAS = {
+    "spaces": (".keras", lambda: keras(" " * 10**7)),
+    "brackets": (".keras", lambda: keras("[" * 10**6)),
+    "zeros that claim to be few": (".keras", lambda: claiming(keras("{}", bytes(10**8)), 1000)),
+    "models in models, twice each": (".keras", lambda: keras(doubling(40))),
+    "a wide input": (
+        ".keras",
+        lambda: keras([start(10**12), {"class_name": "Rescaling", "config": {"name": "r"}}]),
+    ),
+    "a layer too many": (
+        ".keras",
+        lambda: keras([start(4), *[{"class_name": "ReLU", "config": {"name": "r"}}] * 1001]),
+    ),
+    "diagonal layers": (
+        ".keras",
+        lambda: keras([start(4000), *({"class_name": "ELU", "config": {"name": f"{n}"}} for n in range(9))]),
+    ),
+    "one array by many names": (".h5", lambda: hdf5(linked)),
+    "packed zeros": (
+        ".h5",
+        lambda: hdf5(lambda file: file.create_dataset("0", data=ZEROS, compression="gzip")),
+    ),
+    "an empty array of terabytes": (
+        ".h5",
+        lambda: hdf5(lambda file: file.create_dataset("0", (10**6, 10**6), "f4")),
+    ),
+    "many groups": (".h5", lambda: hdf5(lambda file: [file.create_group(f"{n}") for n in range(30_000)])),
+    "a configuration of brackets": (".h5", described_in(b"[" * 60_000)),
+}
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_files_of_keras(name, loader, tmp_path):
+    suffix, make = KERAS[name]
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(make())
+    options = (
+        {} if suffix == ".keras" or "configuration" in name else {"activation": "relu", "head": "softmax"}
+    )
+    assert assert_cheap(loader, path, **options) != "loaded"
+
+
+# Text.
+
+
+def nnet(*sizes, body):
+    numbers = ",".join(["1"] * sizes[0])
+    head = f"{len(sizes) - 1},{sizes[0]},{sizes[-1]},9,\n{','.join(map(str, sizes))},\n0,\n"
+    ends = f"-{numbers.replace(',', ',-')},\n{numbers},\n{numbers},1,\n{numbers},1,\n"
+    return head + ends + body
+
+
+TEXTS = {
+    "one long line": lambda: "0," * (5 * 10**6),
+    "many lines": lambda: nnet(1, 3 * 10**6, body="1\n" * (6 * 10**6)),
+    "comments": lambda: "//\n" * (3 * 10**6),
+    "sizes that are not there": lambda: nnet(4, 10**9, body="1,1,1,1,\n"),
+    "many small layers": lambda: nnet(*[1] * 2000, body="1\n" * 4000),
+    "honest": lambda: nnet(1000, 2500, body=("0," * 1000 + "\n") * 2500 + "1\n" * 2500),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts(name, loader, tmp_path):
+    path = tmp_path / "m.nnet"
+    path.write_text(TEXTS[name]())
+    assert (assert_cheap(loader, path) == "loaded") == (name == "honest")
+
+
 # Honest files are loaded, large ones too.
 
 
@@ -339,12 +465,26 @@ def originals(tmp_path_factory):
         helper.make_node("LeakyRelu", ["z"], ["y"], alpha=0.5),
     ]
     files[".onnx"] = model(nodes, constants)
+    files[".nnet"] = nnet(3, 2, body="1,2,3,\n4,5,6,\n1,\n2,\n").encode()
+    files[".keras"] = keras([start(4), dense()])
+    files[".h5"] = hdf5(lambda file: file.create_dataset("layers/dense/vars/0", data=np.ones((4, 4), "f4")))
     return files
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".onnx"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".onnx", ".nnet"])
 @given(data=st.data())
 def test_mutations(suffix, originals, loader, tmp_path_factory, data):
+    assert_mutation_is_cheap(suffix, originals, loader, tmp_path_factory, data)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@settings(max_examples=settings().max_examples // 4)  # Each starts a process.
+@given(data=st.data())
+def test_mutations_of_files_of_keras(suffix, originals, loader, tmp_path_factory, data):
+    assert_mutation_is_cheap(suffix, originals, loader, tmp_path_factory, data)
+
+
+def assert_mutation_is_cheap(suffix, originals, loader, tmp_path_factory, data):
     mutated = bytearray(originals[suffix])
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(mutated)))
@@ -354,4 +494,4 @@ def test_mutations(suffix, originals, loader, tmp_path_factory, data):
         mutated[place : place + data.draw(st.integers(0, 16))] = piece
     path = tmp_path_factory.mktemp("mutated") / f"m{suffix}"
     path.write_bytes(mutated)
-    assert_cheap(loader, path)
+    assert_cheap(loader, path, **{"activation": "relu", "head": "softmax"} if suffix == ".h5" else {})

@@ -55,7 +55,7 @@ def as_float64(value: ArrayLike, where: str) -> Float64:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{where} has dtype {array.dtype}, expected real numbers")
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)
 
 
 def computes_as(layer: Any, kind: type, method: str) -> bool:

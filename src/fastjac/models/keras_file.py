@@ -143,7 +143,7 @@ def _leaves(model: dict[str, Any], place: str, names: tuple[str, ...]) -> Iterat
             f"{place}layers/{kind}_{counts[kind]}/" if counts[kind] else f"{place}layers/{kind}/"
         )
         counts[kind] += 1
-    for layer in _in_order(config, {_name(layer): layer for layer in layers}):
+    for layer in _in_order(config, layers):
         kind, name = layer["class_name"], _name(layer)
         if layer.get("registered_name") not in (None, kind) or not str(
             layer.get("module", "keras")
@@ -155,11 +155,12 @@ def _leaves(model: dict[str, Any], place: str, names: tuple[str, ...]) -> Iterat
             yield _Leaf(kind, layer["config"], places[name], (*names, name))
 
 
-def _in_order(config: Any, layers: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _in_order(config: Any, layers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the layers of a model's configuration in the order in which they compute."""
     if isinstance(config, list) or "output_layers" not in config:
-        yield from layers.values()
+        yield from layers
         return
+    by_name = {_name(layer): layer for layer in layers}
     calls: dict[tuple[str, int], None] = {}
     (call,) = _calls(config["output_layers"])
     while True:
@@ -167,7 +168,7 @@ def _in_order(config: Any, layers: dict[str, dict[str, Any]]) -> Iterator[dict[s
             raise ValueError(f"its layer {call[0]!r} needs its own output")
         calls[call] = None
         name, number = call
-        nodes = layers[name]["inbound_nodes"]
+        nodes = by_name[name]["inbound_nodes"]
         if not nodes:
             break
         if '"training": true' in json.dumps(nodes[number]):
@@ -177,7 +178,7 @@ def _in_order(config: Any, layers: dict[str, dict[str, Any]]) -> Iterator[dict[s
             raise ValueError(f"its layer {name!r} has {len(before)} inputs, expected 1")
         call = before[0]
     for name, _ in reversed(calls):
-        yield layers[name]
+        yield by_name[name]
 
 
 def _calls(tensors: Any) -> list[tuple[str, int]]:

@@ -47,9 +47,11 @@ def read_nnet(data: bytes) -> Network:
     budget = Budget(len(data))
     for number, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes), 1):
         budget.spend_on_layer(fan_in, fan_out)
-        rows = [lines.numbers(fan_in) for _ in range(fan_out)]
-        biases = [lines.numbers(1) for _ in range(fan_out)]
-        steps += [affine(np.array(rows).T, np.ravel(biases), f"layer {number}"), Activation("relu")]
+        rows, biases = np.empty((fan_out, fan_in)), np.empty((fan_out, 1))
+        for part in (rows, biases):
+            for row in part:
+                row[:] = lines.numbers(row.size)
+        steps += [affine(rows.T, biases.ravel(), f"layer {number}"), Activation("relu")]
     steps[-1] = scale(ranges[-1], means[-1], "the range of the outputs")
     lines.end()
     return fold(steps, np.float64, n_inputs, budget=Budget(len(data)))
