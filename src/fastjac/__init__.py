@@ -9,6 +9,7 @@ from fastjac.jacobian import value_and_jacobian
 from fastjac.network import Network
 
 if TYPE_CHECKING:
+    from fastjac import explain
     from fastjac.models import from_keras, from_params, from_sklearn, from_torch
     from fastjac.models.files import ModelError, load, save
     from fastjac.precompile import warmup
@@ -18,6 +19,7 @@ __all__ = [
     "ModelError",
     "Network",
     "check_jacobian",
+    "explain",
     "from_keras",
     "from_params",
     "from_sklearn",
@@ -29,9 +31,10 @@ __all__ = [
     "warmup",
 ]
 
-# Read when first asked for: a service that builds its network from arrays does not wait for them.
+# Imported when first used: a service that builds its network from arrays does not wait for them.
 _LATER = {
     "ModelError": "fastjac.models.files",
+    "explain": "fastjac.explain",
     "from_keras": "fastjac.models",
     "from_params": "fastjac.models",
     "from_sklearn": "fastjac.models",
@@ -45,4 +48,9 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    module = import_module(_LATER[name])
+    return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from fastjac.embedding import records
 from fastjac.kernels import cache, functions, routines
-from fastjac.kernels.signatures import SIGNATURES
 from fastjac.layers import FLOATS
 
 
@@ -47,13 +46,10 @@ def warmup() -> list[Ready]:
     """
     ready = []
     for dtype in FLOATS:
-        for name in routines.NAMES:
-            start = time.perf_counter()
-            file = cache.file_of(routines.routine(name, dtype))
-            seconds = time.perf_counter() - start
-            ready.append(Ready(f"{name} {dtype}", file.compiled, file.path, seconds))
-        for name in SIGNATURES:
-            for kind in ("call", "step"):
-                functions.load(kind, name, dtype)
+        start = time.perf_counter()
+        file = cache.file_of(routines.routine(dtype))
+        seconds = time.perf_counter() - start
+        ready.append(Ready(f"routine {dtype}", file.compiled, file.path, seconds))
+        functions.load_all(dtype)
         records.functions(dtype)
     return ready

@@ -60,6 +60,7 @@ def test_round_trip_is_exact(dtype, suffix, tmp_path):
         assert same(load(str(path)), net)
 
 
+@pytest.mark.filterwarnings("ignore:.*contains NaN:RuntimeWarning")
 @given(
     suffix=st.sampled_from(SUFFIXES),
     slope=st.floats(0, 1e6),

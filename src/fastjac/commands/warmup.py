@@ -10,11 +10,11 @@ from fastjac.commands import CommandError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare no argument: where the files go is told by ``NUMBA_CACHE_DIR``."""
+    """Declare no argument: ``NUMBA_CACHE_DIR`` names the folder of the cache."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was compiled, and where it is; it is a mistake if it can be kept nowhere."""
+    """Print what was compiled and where it is; a cache that cannot be written is a mistake."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # told below
         ready = fastjac.warmup()

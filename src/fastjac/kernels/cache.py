@@ -38,6 +38,8 @@ from numba.core.runtime import _nrt_python
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
+from fastjac.kernels.linking import OUTERMOST
+
 if config.DISABLE_JIT:
     raise ImportError("fastjac computes in compiled code only: unset NUMBA_DISABLE_JIT")
 
@@ -138,13 +140,12 @@ class File:
 
 def _reduced(result: Any) -> bytes:
     """Return what `_rebuilt` makes the compiled routine of again, in a tenth of the time that numba takes."""
-    (name, kind, (code, bitcode)), descriptor, *parts, _ = result._reduce()
+    (name, kind, (code, _)), descriptor, *parts, _ = result._reduce()
     symbols = descriptor.llvm_func_name, descriptor.llvm_cpython_wrapper_name
     declared = binding.parse_assembly("".join(f'@"{symbol}" = global i8 0\n' for symbol in symbols))
-    # The bitcode serves those who compile a caller of the routine, or export it; numba reads it each time.
     # The last of all are the environments of the functions called, for exceptions and conversions to Python
     # objects, of which there are none. To read them imports numba's array functions.
-    reduced: bytes = dumps((bitcode, (name, kind, (code, declared.as_bitcode())), descriptor, *parts, ()))
+    reduced: bytes = dumps(((name, kind, (code, declared.as_bitcode())), descriptor, *parts, ()))
     return reduced
 
 
@@ -154,9 +155,9 @@ def _rebuilt(context: Any, reduced: bytes) -> Any:
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
     if config.NRT_STATS:
         _nrt_python.memsys_enable_stats()
-    bitcode, *parts = pickle.loads(reduced)
-    result = CompileResult._rebuild(context, *parts)
-    result.library._get_module_for_linking = functools.cache(lambda: binding.parse_bitcode(bitcode))
+    result = CompileResult._rebuild(context, *pickle.loads(reduced))
+    # Who calls the routine from compiled code gets to its machine code, where numba copies instructions.
+    result.library._get_module_for_linking = functools.cache(lambda: binding.parse_assembly(""))
     return result
 
 
@@ -184,6 +185,10 @@ def _warn_in_memory() -> None:
 _compiled: dict[str, Any] = {}
 
 
+def _dispatcher(function: Callable[..., Any]) -> Any:
+    return numba.njit(nogil=True, error_model="numpy", **OUTERMOST)(function)
+
+
 def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
     """Return ``function`` compiled for ``signature`` alone, from its file where there is one.
 
@@ -191,14 +196,37 @@ def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
     """
     with global_compiler_lock:  # Threads that want the same function wait for the first.
         if name not in _compiled:
-            copy = python_types.FunctionType(function.__code__, function.__globals__, name)
+            code, closure = function.__code__, function.__closure__
+            copy = python_types.FunctionType(code, function.__globals__, name, None, closure)
             copy.__qualname__ = name
-            dispatcher = numba.njit(nogil=True, error_model="numpy")(copy)
+            dispatcher = _dispatcher(copy)
             dispatcher._cache = File(name)
             dispatcher.compile(signature)
             dispatcher.disable_compile()
             _compiled[name] = dispatcher
         return _compiled[name]
+
+
+def instructions(routine: Any) -> tuple[str, Any]:
+    """Return the name of what `compiled` returned in a module of LLVM's, and the module.
+
+    Few ask for it, and it is three times as large as the machine code: it has a file of its own, from the
+    first time on. Where the code was found in its file, that takes as long as to compile it again.
+    """
+    with global_compiler_lock:
+        file = File(f"{routine.py_func.__name__}_ir")
+        payload = file.read()
+        if payload is None:
+            if not file_of(routine).compiled:
+                (signature,) = routine.nopython_signatures
+                routine = _dispatcher(routine.py_func)
+                routine.compile(signature)
+            (result,) = routine.overloads.values()
+            module = result.library._final_module
+            payload = pickle.dumps((result.fndesc.llvm_func_name, module.as_bitcode()))
+            file.write(payload)
+    name, bitcode = pickle.loads(payload)
+    return name, binding.parse_bitcode(bitcode)
 
 
 def library_of(symbol: str, emit: Callable[[ir.Module], None], module_name: str | None = None) -> Any:
