@@ -40,7 +40,14 @@ class Scale(NamedTuple):
     where: str
 
 
-Step = Affine | Scale | Activation
+class Select(NamedTuple):
+    """``x[places]``, with ``places`` (k,); an entry may be taken more than once."""
+
+    places: NDArray[np.intp]
+    where: str
+
+
+Step = Affine | Scale | Select | Activation
 IDENTITY = Activation("identity")
 
 # Folding (x - mean) / deviation enlarges the rounding error by |mean / deviation|. Beyond this limit,
@@ -155,7 +162,7 @@ def fold(
 
     Parameters
     ----------
-    steps : iterable of Affine, Scale or Activation
+    steps : iterable of Affine, Scale, Select or Activation
         First to last.
     dtype : float32 or float64
         Of the network. It becomes float64 if a scale shifts by more than float32 can bear.
@@ -182,7 +189,8 @@ def fold(
     chain = _Chain(n_inputs, budget)
     for step in steps:
         chain.add(step)
-    if not chain.layers or chain.is_open or chain.pending is not None:
+    waits = chain.pending is not None or chain.selected is not None
+    if not chain.layers or chain.is_open or waits:
         chain.close(IDENTITY)
     return network(
         chain.layers,
@@ -203,6 +211,8 @@ class _Chain:
         self.layers: list[tuple[Float64, Float64]] = []
         self.activations: list[Activation] = []
         self.pending: Scale | None = None
+        self.selected: NDArray[np.intp] | None = None  # Entries before the pending scale, of `before`.
+        self.before = 0
         self.absorbs = False
         self.is_wide = False
 
@@ -220,6 +230,8 @@ class _Chain:
             self.close(step)
         elif isinstance(step, Affine):
             self._add_affine(step)
+        elif isinstance(step, Select):
+            self._add_select(step)
         else:
             self._add_scale(step)
 
@@ -232,7 +244,7 @@ class _Chain:
                 raise ValueError(f"{activation} of {self.width} entries has no Dense layer right before it")
             self._spend(self.width, self.width)
             factor, shift = self._take_pending(self.width)
-            self.layers.append((np.diag(factor), shift))
+            self.layers.append((self._of_selected(np.diag(factor)), shift))
         self.activations.append(activation)
 
     def _add_affine(self, step: Affine) -> None:
@@ -247,7 +259,7 @@ class _Chain:
         if self.pending is not None:
             factor, shift = self._take_pending(len(w))
             w, b = factor[:, None] * w, shift @ w + b
-        self.layers.append((w, b))
+        self.layers.append((self._of_selected(w), b))
         self.absorbs = step.absorbed
         self.width = b.size
 
@@ -268,6 +280,31 @@ class _Chain:
             raise ValueError(f"it has more than {MOST_LAYERS} layers")
         if self.budget is not None:
             self.budget.spend_on_layer(fan_in, fan_out)
+
+    def _add_select(self, step: Select) -> None:
+        places, where = step
+        if self.width is None or (places.size and int(places.max()) >= self.width):
+            raise ValueError(f"{where} takes inputs up to {places.max()}, but gets {self.width}")
+        if self.is_open:
+            w, b = self.layers[-1]
+            self.layers[-1] = (w[:, places], b[places])
+        else:
+            if self.pending is not None and self.pending.factor.size > 1:
+                factor, shift, name = self.pending
+                self.pending = Scale(factor[places], shift[places], name)
+            if self.selected is None:
+                self.before = self.width
+            self.selected = places if self.selected is None else self.selected[places]
+        self.width = places.size
+
+    def _of_selected(self, w: Float64) -> Float64:
+        """Return weights with a row for each entry, selected or not."""
+        if self.selected is None:
+            return w
+        all_rows = np.zeros((self.before, w.shape[1]))
+        np.add.at(all_rows, self.selected, w)
+        self.selected = None
+        return all_rows
 
     def _take_pending(self, width: int) -> tuple[Float64, Float64]:
         if self.pending is None:
