@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastjac.layers import HEADS_ONLY, Activation, as_activation
+from fastjac.models.limits import MOST_LAYERS, Budget, network
 from fastjac.network import Network
 
 Float64 = NDArray[np.float64]
@@ -39,7 +40,14 @@ class Scale(NamedTuple):
     where: str
 
 
-Step = Affine | Scale | Activation
+class Select(NamedTuple):
+    """``x[places]``, with ``places`` (k,); an entry may be taken more than once."""
+
+    places: NDArray[np.intp]
+    where: str
+
+
+Step = Affine | Scale | Select | Activation
 IDENTITY = Activation("identity")
 
 # Folding (x - mean) / deviation enlarges the rounding error by |mean / deviation|. Beyond this limit,
@@ -54,7 +62,7 @@ def as_float64(value: ArrayLike, where: str) -> Float64:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{where} has dtype {array.dtype}, expected real numbers")
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)
 
 
 def computes_as(layer: Any, kind: type, method: str) -> bool:
@@ -97,17 +105,20 @@ def normalisation(
     return scale(factor, offset - centre * factor, where)
 
 
-def clip(low: float, high: float, where: str) -> list[Step]:
-    """Return the steps that clip every entry to ``low`` and ``high``: relu, relu6 or a scaled hard_tanh."""
-    if (low, high) == (0, np.inf):
-        return [Activation("relu")]
-    if (low, high) == (0, 6):
-        return [Activation("relu6")]
-    middle, half = (high + low) / 2, (high - low) / 2
-    if not (np.isfinite(middle) and half > 0):
+def clip(low: float | Float64, high: float | Float64, where: str) -> list[Step]:
+    """Return the steps that clip entries to ``low`` and ``high``, each (n,) or one number for all entries.
+
+    They are relu, relu6 or a scaled hard_tanh.
+    """
+    least, greatest = as_float64(low, where), as_float64(high, where)
+    if least.ndim == 0 and least == 0 and greatest in (6, np.inf):
+        return [Activation("relu6" if greatest == 6 else "relu")]
+    middle, half = (greatest + least) / 2, (greatest - least) / 2
+    if not (np.all(np.isfinite(middle)) and np.all(half >= 0)):
         raise ValueError(f"{where} clips to {low} and {high}, expected two finite limits, or 0 and infinity")
+    inverse = np.divide(1, half, out=np.zeros_like(half), where=half > 0)
     return [
-        scale(1 / half, -middle / half, where),
+        scale(inverse, -middle * inverse, where),
         Activation("hard_tanh"),
         scale(half, middle, where),
     ]
@@ -145,12 +156,13 @@ def fold(
     n_inputs: int | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    budget: Budget | None = None,
 ) -> Network:
     """Return the network that computes a chain of steps.
 
     Parameters
     ----------
-    steps : iterable of Affine, Scale or Activation
+    steps : iterable of Affine, Scale, Select or Activation
         First to last.
     dtype : float32 or float64
         Of the network. It becomes float64 if a scale shifts by more than float32 can bear.
@@ -158,11 +170,14 @@ def fold(
         Required if no step before the first activation determines it.
     input_names, output_names : sequence of str, optional
         Passed to `Network`.
+    budget : Budget, optional
+        A limit on the number of weights.
 
     Raises
     ------
     ValueError
-        If the steps do not fit each other, or something follows softmax or log_softmax.
+        If the steps do not fit each other, or something follows softmax or log_softmax, or there are too
+        many of them.
 
     Notes
     -----
@@ -171,29 +186,33 @@ def fold(
     becomes a layer with a diagonal matrix. Of two affine maps in a row, the first gets the identity as its
     activation, unless it is absorbed.
     """
-    chain = _Chain(n_inputs)
+    chain = _Chain(n_inputs, budget)
     for step in steps:
         chain.add(step)
-    if not chain.layers or chain.is_open or chain.pending is not None:
+    waits = chain.pending is not None or chain.selected is not None
+    if not chain.layers or chain.is_open or waits:
         chain.close(IDENTITY)
-    return Network(
+    return network(
         chain.layers,
         chain.activations[:-1],
         chain.activations[-1],
         np.float64 if chain.is_wide else dtype,
-        input_names=input_names,
-        output_names=output_names,
+        input_names,
+        output_names,
     )
 
 
 class _Chain:
     """The layers so far, a scale that waits for the next affine map, and the current width."""
 
-    def __init__(self, width: int | None) -> None:
+    def __init__(self, width: int | None, budget: Budget | None) -> None:
         self.width = width
+        self.budget = budget
         self.layers: list[tuple[Float64, Float64]] = []
         self.activations: list[Activation] = []
         self.pending: Scale | None = None
+        self.selected: NDArray[np.intp] | None = None  # Entries before the pending scale, of `before`.
+        self.before = 0
         self.absorbs = False
         self.is_wide = False
 
@@ -211,6 +230,8 @@ class _Chain:
             self.close(step)
         elif isinstance(step, Affine):
             self._add_affine(step)
+        elif isinstance(step, Select):
+            self._add_select(step)
         else:
             self._add_scale(step)
 
@@ -221,8 +242,9 @@ class _Chain:
                 raise ValueError(f"{activation} comes first, and nothing tells how many inputs it has")
             if self.width > _WIDEST_DIAGONAL:
                 raise ValueError(f"{activation} of {self.width} entries has no Dense layer right before it")
+            self._spend(self.width, self.width)
             factor, shift = self._take_pending(self.width)
-            self.layers.append((np.diag(factor), shift))
+            self.layers.append((self._of_selected(np.diag(factor)), shift))
         self.activations.append(activation)
 
     def _add_affine(self, step: Affine) -> None:
@@ -233,10 +255,11 @@ class _Chain:
             w, b = w_before @ w, b_before @ w + b
         elif self.is_open:
             self.close(IDENTITY)
+        self._spend(*w.shape)
         if self.pending is not None:
             factor, shift = self._take_pending(len(w))
             w, b = factor[:, None] * w, shift @ w + b
-        self.layers.append((w, b))
+        self.layers.append((self._of_selected(w), b))
         self.absorbs = step.absorbed
         self.width = b.size
 
@@ -251,6 +274,37 @@ class _Chain:
             self.pending = scale(self.pending.factor * factor, self.pending.shift * factor + shift, where)
         else:
             self.pending = step
+
+    def _spend(self, fan_in: int, fan_out: int) -> None:
+        if len(self.layers) == MOST_LAYERS:
+            raise ValueError(f"it has more than {MOST_LAYERS} layers")
+        if self.budget is not None:
+            self.budget.spend_on_layer(fan_in, fan_out)
+
+    def _add_select(self, step: Select) -> None:
+        places, where = step
+        if self.width is None or (places.size and int(places.max()) >= self.width):
+            raise ValueError(f"{where} takes inputs up to {places.max()}, but gets {self.width}")
+        if self.is_open:
+            w, b = self.layers[-1]
+            self.layers[-1] = (w[:, places], b[places])
+        else:
+            if self.pending is not None and self.pending.factor.size > 1:
+                factor, shift, name = self.pending
+                self.pending = Scale(factor[places], shift[places], name)
+            if self.selected is None:
+                self.before = self.width
+            self.selected = places if self.selected is None else self.selected[places]
+        self.width = places.size
+
+    def _of_selected(self, w: Float64) -> Float64:
+        """Return weights with a row for each entry, selected or not."""
+        if self.selected is None:
+            return w
+        all_rows = np.zeros((self.before, w.shape[1]))
+        np.add.at(all_rows, self.selected, w)
+        self.selected = None
+        return all_rows
 
     def _take_pending(self, width: int) -> tuple[Float64, Float64]:
         if self.pending is None:
