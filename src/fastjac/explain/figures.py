@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # The ends of matplotlib's RdBu: also people who see no red or no green tell them apart.
 POSITIVE, NEGATIVE, DIVERGING = "#b2182b", "#2166ac", "RdBu_r"
-MOST_ACROSS = 5
+MOST_ACROSS = 6
 
 
 def bars(attribution: Attribution, outputs: Sequence[int], k: int) -> Figure:
@@ -57,8 +57,8 @@ def pictures(attribution: Attribution, outputs: Sequence[int], shape: tuple[int,
 
 def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:
     """Return a figure with ``count`` panels of ``size`` inches in rows."""
-    across = min(count, MOST_ACROSS)
-    down = math.ceil(count / across)
+    down = math.ceil(count / MOST_ACROSS)
+    across = math.ceil(count / down)
     figure = Figure(figsize=(across * size[0] + 1.0, down * size[1] + 0.5), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes in panels[count:]:
