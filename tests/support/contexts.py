@@ -8,17 +8,12 @@ from fastjac.kernels import routines
 from fastjac.kernels.context import Context
 
 
-def packed(net):
-    """Return a network's weights as the kernels get them."""
-    return net.packed
-
-
 class Watched:
     """A network with one context, whose record and memory show which way its last call took."""
 
     def __init__(self, net):
         self.net = net
-        self.packed = packed(net)
+        self.packed = net.packed
         self.context = Context(self.packed)
         self.record = self.context.record
 
@@ -27,8 +22,10 @@ class Watched:
         x = np.ascontiguousarray(x, self.net.dtype)
         y = np.empty((*x.shape[:-1], self.net.n_outputs), self.net.dtype)
         jac = np.empty((y.size, self.net.n_inputs), self.net.dtype)
-        routine = routines.routine("value_and_jacobian", self.net.dtype)
-        assert routine(self.context.address, x.ravel(), y.ravel(), jac) == routines.OK
+        addresses = x.ctypes.data, 0, y.ctypes.data, jac.ctypes.data
+        samples = x.size // self.net.n_inputs
+        routine = routines.routine(self.net.dtype)
+        assert routine(self.context.address, routines.VALUE_AND_JACOBIAN, samples, *addresses) == routines.OK
         return y, jac.reshape(*y.shape, self.net.n_inputs)
 
     def memory(self, field, *shape, dtype=None):

@@ -8,7 +8,8 @@ import pytest
 from llvmlite import ir
 
 from fastjac.kernels import target
-from fastjac.kernels.llvm import lanes, tiles, vectors
+from fastjac.kernels.llvm import lanes, tiles
+from fastjac.kernels.llvm.vectors import INT, Vectors
 
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
@@ -29,10 +30,10 @@ def assembly(name, element, emit):
     triple, processor, *_ = TARGETS[name]
     module = ir.Module()
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(vectors.INT, [vectors.INT] * 14), "function")
+    function = ir.Function(module, ir.FunctionType(INT, [INT] * 14), "function")
     builder = ir.IRBuilder(function.append_basic_block())
     unit = target.target_of(triple, FEATURES[name])
-    builder.ret(emit(vectors.Vectors(builder, ELEMENTS[element], unit), *function.args) or vectors.INT(0))
+    builder.ret(emit(Vectors(builder, ELEMENTS[element], unit), *function.args) or INT(0))
 
     parsed = llvm.parse_assembly(str(module))
     machine = llvm.Target.from_triple(triple).create_target_machine(processor, opt=3)
@@ -52,10 +53,18 @@ def inner_loop(name, element, emit):
 def tile_loop(name, element, rows, width=target.NV):
     """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
 
-    def emit(vectors, panels, k, a, a_panel, b, b_panel, *others):
-        # As in a network: the rows of B are as far apart as those of a panel.
-        b_stride = vectors.INT(target.NV * vectors.target.vector_bytes)
-        tiles.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:7])
+    def emit(vectors, k, table, a, b, c, *_):
+        builder = vectors.builder
+
+        def place(position):
+            # As in a product: the offsets of an element of A and of a row of B, from its table.
+            pair = builder.add(table, builder.mul(position, INT(16)))
+            offsets = [builder.load(vectors.at(pair, at, INT), align=8) for at in (0, 8)]
+            return [builder.add(*pair) for pair in zip((a, b), offsets, strict=True)]
+
+        sums = tiles.emit_tile(vectors, rows, width, k, place, [vectors.zero] * (rows * width))
+        for number, total in enumerate(sums):
+            vectors.store(total, c, number * vectors.target.vector_bytes)
 
     return inner_loop(name, element, emit)
 
@@ -104,7 +113,7 @@ def emit_dots(rows, vectors, *others):
 
 
 SMALL = {
-    "add": lambda vectors, *others: vectors.builder.zext(lanes.emit_add(vectors, *others[:3]), vectors.INT),
+    "add": lambda vectors, *others: vectors.builder.zext(lanes.emit_add(vectors, *others[:3]), INT),
     "divide": lambda vectors, *others: lanes.emit_divide(
         vectors, *others[:2], vectors.builder.load(vectors.at(others[2], 0, vectors.element)), others[3]
     ),
