@@ -10,7 +10,7 @@ from typing import NamedTuple
 from numpy.typing import DTypeLike
 
 from fastjac.embedding import handles, records
-from fastjac.kernels import cache, functions, routines
+from fastjac.kernels import cache, changes, functions, routines
 from fastjac.layers import FLOATS, network_dtype
 
 
@@ -66,4 +66,5 @@ def steps(dtype: DTypeLike | None = None) -> Iterator[Ready]:
         functions.load_all(kind)
         records.functions(kind)
         handles.ready(kind)
+        changes.routine(kind)
         yield Ready(str(kind), file.compiled, file.path, time.perf_counter() - start)

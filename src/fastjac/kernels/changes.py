@@ -12,40 +12,11 @@ import numpy as np
 from numba import from_dtype, types
 
 from fastjac.kernels.cache import compiled
-from fastjac.kernels.elementwise import SOFTMAX, activate
-from fastjac.kernels.forward import _head_block, times_w
-from fastjac.kernels.llvm.intrinsics import add, address, scale, tiles
+from fastjac.kernels.forward import activate_block, times_w, times_w_block
+from fastjac.kernels.llvm.intrinsics import add, address, scale, smaller, vector
 from fastjac.kernels.llvm.vectors import itemsize, panel_width
-from fastjac.kernels.panels import all_finite, copy, exchange, inner, tile_rows, vector, vector_bytes
+from fastjac.kernels.panels import copy, exchange, inner, vector_bytes
 from fastjac.kernels.routines import _open
-
-
-@inner
-def _times_w_block(dtype, context, layer, x):
-    """Write ``x @ w + b`` of a layer for a block of samples, one panel (fan_in, samples)."""
-    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
-    row, block = width * size, tile_rows(rows)
-    for start in range(0, rows, block):
-        tiles(
-            dtype,
-            min(block, rows - start),
-            width,
-            1,
-            layer.fan_in,
-            layer.w + start * row,
-            rows * row,
-            x,
-            0,
-            row,
-            context.units,
-            layer.block_a,
-            0,
-            0,
-            context.panel_rows + 8 * start,
-            0,
-            0,
-        )
-    scale(dtype, rows, width, layer.block_a, layer.minus_b, size, context.ones, layer.block_a)
 
 
 @inner
@@ -55,15 +26,10 @@ def _forward_rest(dtype, context, layers):
     Return whether all pre-activations are finite; where not, nothing is of use.
     """
     for i in range(context.n_layers):
-        layer = layers[i]
         if i:
-            _times_w_block(dtype, context, layer, layers[i - 1].block_a)
-        a = vector(dtype, layer.block_a, layer.fan_out * panel_width(dtype))
-        if not all_finite(a):
+            times_w_block(dtype, context, layers[i], layers[i - 1].block_a)
+        if not activate_block(dtype, context, layers[i]):
             return False
-        activate(layer.activation, layer.parameter, a, vector(dtype, context.block_slope, a.size))
-        if layer.activation >= SOFTMAX:
-            _head_block(dtype, context, layer)
     return True
 
 
@@ -85,12 +51,12 @@ def _changes(at, x, to, first, y):
     for h in range(units):
         minus_z[h] = -minus_z[h]
     for start in range(0, len(y), width):
-        inputs = min(width, len(y) - start)
+        inputs = smaller(width, len(y) - start)
         w = layer.w + (first + start) * units * size
         for k in range(to.shape[1]):
             change = vector(dtype, context.edge, width)
             for i in range(width):
-                n = first + start + min(i, inputs - 1)
+                n = first + start + smaller(i, inputs - 1)
                 change[i] = to[n, k] - x[n]
             scale(dtype, units, width, w, context.zeros, 0, context.edge, layer.block_a)
             scale(dtype, units, width, layer.block_a, layer.a, size, context.ones, layer.block_a)
