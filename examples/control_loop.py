@@ -1,10 +1,10 @@
-"""An extended Kalman filter whose model is a network: value and Jacobian on each tick, all in compiled code.
+"""An extended Kalman filter whose model is a network: value and Jacobian in each tick, in compiled code.
 
     python examples/control_loop.py
 
-A pendulum swings under a known torque; an encoder gives its angle, with noise. The network has learnt how
-the state changes in one tick, and its Jacobian is the linearisation that the filter needs. The whole loop
-is one njit function, kept in numba's cache like any other.
+A pendulum swings under a known torque. An encoder measures its angle, with noise. The network has learnt
+how the state changes in one tick, and its Jacobian is the linearisation that the filter needs. The whole
+loop is one njit function, and numba caches it like any other.
 """
 
 import math
@@ -18,13 +18,14 @@ from fastjac.embedding import OK, value_and_jacobian
 
 TICK = 0.01  # seconds
 NOISE = 0.1  # standard deviation of the encoder, radians
-PROCESS = np.array([1e-8, 1e-5])  # variances that a tick adds to angle and speed
+PROCESS = np.array([1e-8, 1e-5])  # variance that a tick adds to angle and speed
 
 
 def train(rng):
     """Return the network (angle, speed, torque) -> change of (angle, speed) in a tick.
 
-    Its hidden layer is random and its last layer a least-squares fit: enough for two smooth functions.
+    Its hidden layer is random, and its last layer is a least-squares fit. That suffices for two smooth
+    functions.
     """
     x = rng.uniform([-4, -6, -2], [4, 6, 2], (4000, 3))
     w1, b1 = rng.normal(0, [[0.5], [0.05], [0.05]], (3, 64)), rng.uniform(-3, 3, 64)
@@ -36,7 +37,7 @@ def train(rng):
 
 
 def swing(rng, ticks):
-    """Return angle and speed (ticks, 2), the torque and the encoder's readings."""
+    """Return angle and speed (ticks, 2), the torque (ticks,) and the encoder's readings (ticks,)."""
     states, torques = np.empty((ticks, 2)), np.sin(TICK * np.arange(ticks))
     angle, speed = 1.0, 0.0
     for tick, torque in enumerate(torques):
@@ -67,7 +68,7 @@ def run_filter(handle, torques, readings, process, noise, state, covariance, est
                 for k in range(2):
                     for m in range(2):
                         covariance[i, j] += transition[i, k] * previous[k, m] * transition[j, m]
-        # Update by the angle alone.
+        # Update with the reading of the angle.
         surprise, variance = readings[tick] - state[0], covariance[0, 0] + noise * noise
         previous[:] = covariance
         for i in range(2):
@@ -79,9 +80,9 @@ def run_filter(handle, torques, readings, process, noise, state, covariance, est
 
 
 def main(ticks=20_000):
-    """Print the error of the readings and of the filter, and the time of a tick; return both errors."""
+    """Print the errors of the readings and of the filter, and the time of a tick; return both errors."""
     rng = np.random.default_rng(0)
-    handle = train(rng).handle()  # It keeps the network.
+    handle = train(rng).handle()  # It keeps the network alive.
     states, torques, readings = swing(rng, ticks)
     estimates = np.zeros((ticks, 2))
     # Compile, or read from the cache, before the first tick.

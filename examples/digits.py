@@ -1,4 +1,4 @@
-"""The digits data, and the comparison that the other digits_*.py scripts end in."""
+"""The digits data, and the comparison at the end of the other digits_*.py scripts."""
 
 import subprocess
 import sys
@@ -9,11 +9,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}  # relative to the largest entry
-HELD = 20  # digits that are compared
+HELD = 20  # digits that are held back, and compared
 
 
 def split(dtype):
-    """Return pictures (1777, 64) with grey levels of 0 to 16, their labels, and 20 pictures held back."""
+    """Return pictures (1777, 64) with grey levels from 0 to 16, their labels, and 20 pictures held back."""
     x, label = load_digits(return_X_y=True)
     x_train, x_held, label_train, _ = train_test_split(
         x.astype(dtype), label, test_size=HELD, random_state=0, stratify=label
@@ -22,7 +22,7 @@ def split(dtype):
 
 
 def compare(model, x, y, jac):
-    """Run ``fastjac jacobian`` on a model's file, and compare with what its own framework gives.
+    """Run ``fastjac jacobian`` on a model's file, and compare with the results of its own framework.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ if __name__ == "__main__":
         batch = torch.export.Dim("batch")
         torch.onnx.export(module, (torch.from_numpy(x),), path, dynamic_shapes=({0: batch},), verbose=False)
         y, jac = outputs(module, x)
-        if dtype == np.float32:  # ONNX Runtime has no GELU in float64
+        if dtype == np.float32:  # ONNX Runtime has no float64 GELU
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
             (y,) = session.run(None, {session.get_inputs()[0].name: x})
         compare(path, x, y, jac)

@@ -21,7 +21,7 @@ def train(x, label):
 
 
 def jacobian(pipeline, x):
-    """Return d predict_proba / d x at one sample (64,); scikit-learn has no derivatives of its own."""
+    """Return d predict_proba / d x (10, 64) at one sample (64,); scikit-learn itself has no derivatives."""
     scaler, pca, perceptron = (step for _, step in pipeline.steps)
     w1, w2, w3 = perceptron.coefs_
     b1, b2, _ = perceptron.intercepts_

@@ -11,7 +11,7 @@ from torch import nn
 
 import fastjac
 
-EPS = 2.0**-16  # exact in float32, in which ONNX keeps it
+EPS = 2.0**-16  # exact in float32, the dtype in which ONNX keeps it
 
 
 def train(x, label):

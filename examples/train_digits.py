@@ -1,11 +1,11 @@
-"""Trains the digits network that fastjac ships, 64-100-10, and keeps ten digits it has not seen.
+"""Trains the digits network that fastjac ships, 64-100-10, and keeps ten digits that it has not seen.
 
     pip install 'fastjac[sklearn]'
     python examples/train_digits.py [FOLDER]
 
-Writes digits.npz and digits_samples.npz to FOLDER, by default the package's data folder. The digits are
-the 8x8 pictures of the "Optical Recognition of Handwritten Digits" data set (E. Alpaydin and C. Kaynak,
-UCI Machine Learning Repository, CC BY 4.0) that scikit-learn carries, scaled to [0, 1].
+It writes digits.npz and digits_samples.npz to FOLDER, by default the package's data folder. The digits
+are the 8x8 pictures that scikit-learn ships of the "Optical Recognition of Handwritten Digits" data set
+(E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC BY 4.0), scaled to [0, 1].
 """
 
 import sys
@@ -19,12 +19,12 @@ from sklearn.neural_network import MLPClassifier
 import fastjac
 
 SEED = 0
-# Strong enough that the network is not certain of everything: at a probability of 1 nothing moves it.
+# Strong enough that no class is certain: at a probability of 1, no input changes anything.
 WEIGHT_DECAY = 0.3
 
 
 def main(folder: Path) -> None:
-    """Train, report the accuracy on the digits held back, write both files."""
+    """Train, print the accuracy on the digits held back, and write both files."""
     digits = load_digits()
     x_train, x_held, label_train, label_held = train_test_split(
         digits.data / 16, digits.target, test_size=0.2, random_state=SEED, stratify=digits.target

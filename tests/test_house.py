@@ -18,9 +18,10 @@ FLOORS = [
     {"check", "explain", "jacobian", "models", "precompile"},
     {"network"},
     {"batches", "embedding"},
-    {"arguments", "kernels", "reference"},
+    {"kernels", "reference"},
     {"plan"},
     {"layers"},
+    {"arguments"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 COMPILERS = {"numba", "llvmlite"}
@@ -215,3 +216,10 @@ def test_a_room_may_use_its_own_private_names_and_those_of_other_packages():
     }
     for rule in RULES:
         assert not list(rule(house.read(sources)))
+
+
+def test_no_test_imports_another():
+    for path in Path(__file__).parent.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(r"^ *(?:from|import) .*\btest_\w+.*", text, re.MULTILINE)
+        assert not found, f"{path}: {found}; what tests share lives in tests/support"

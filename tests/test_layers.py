@@ -1,11 +1,26 @@
 """What a layer is: specs, shapes, dtypes and their errors."""
 
 import itertools
+import re
+import warnings
 
 import numpy as np
 import pytest
 
-from fastjac.layers import ACTIVATIONS, Activation, Layer, as_activation, as_layers, network_dtype, real_array
+from fastjac import reference
+from fastjac.arguments import real_array
+from fastjac.layers import (
+    ACTIVATIONS,
+    HEADS_ONLY,
+    Activation,
+    Layer,
+    as_activation,
+    as_layers,
+    network_dtype,
+)
+
+ELEMENTWISE = [name for name in ACTIVATIONS if name not in HEADS_ONLY]
+SPECS = [*ELEMENTWISE, *(f"{name}({number})" for name in ("leaky_relu", "elu") for number in (0.0, 0.5, 1.0))]
 
 
 def pairs(*widths, dtype=np.float64):
@@ -47,6 +62,63 @@ def test_a_wrong_spec_is_an_error_that_says_why(spec, message):
 def test_a_spec_that_is_no_string_is_a_type_error(spec):
     with pytest.raises(TypeError, match="head must be a string, got "):
         as_activation(spec, "head")
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"), [("swish", "silu"), ("linear", "identity"), ("logistic", "sigmoid")]
+)
+def test_names_of_other_libraries_are_known(alias, name):
+    assert as_activation(alias) == as_activation(name)
+    assert str(as_layers(pairs(2, 3), head=alias)[0].activation) == name
+
+
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [
+        ("reluu", "relu"),
+        ("ReLU", "relu"),
+        ("LeakyReLU(0.2)", "leaky_relu"),
+        ("logsoftmax", "log_softmax"),
+        ("sigmod", "sigmoid"),
+        ("Swish", "swish"),
+        ("relu()", "relu"),
+        ("xyz", None),
+        ("", None),
+    ],
+)
+def test_an_unknown_name_is_told_what_it_may_mean(spec, meant):
+    end = "log_softmax" if meant is None else f'log_softmax; did you mean "{meant}"?'
+    with pytest.raises(ValueError) as caught:
+        as_activation(spec)
+    assert str(caught.value).startswith(f"activation is {spec!r}, expected one of identity, relu, ")
+    assert str(caught.value).endswith(end)
+
+
+class LeakyReLU:
+    """What a library has: a class whose instances are called."""
+
+    def __call__(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("spec", "got"),
+    [
+        (np.tanh, 'got tanh; did you mean "tanh"?; the names are identity, relu, '),
+        (LeakyReLU, 'got LeakyReLU; did you mean "leaky_relu"?; the names are '),
+        (LeakyReLU(), 'got LeakyReLU; did you mean "leaky_relu"?; the names are '),
+        (lambda z: z, "got <lambda>; the names are "),
+        (None, 'got None (a layer without an activation has "identity"); the names are '),
+        (3, "got int; the names are "),
+    ],
+)
+def test_a_function_instead_of_a_name_is_told_which_names_there_are(spec, got):
+    for activation in (spec, [spec]):
+        which = "activation" if activation is spec else r"activation\[0\]"
+        with pytest.raises(TypeError, match=f"^{which} must be a string, {re.escape(got)}"):
+            as_layers(pairs(2, 3, 4), activation)
+    with pytest.raises(TypeError, match=f"^head must be a string, {re.escape(got)}"):
+        as_layers(pairs(2, 3), head=spec)
 
 
 @pytest.mark.parametrize(
@@ -160,3 +232,132 @@ def test_wrong_activations_are_errors(activation, message):
 def test_a_wrong_head_is_called_head():
     with pytest.raises(ValueError, match="head is 'argmax', expected one of"):
         as_layers(pairs(2, 3), head="argmax")
+
+
+@pytest.mark.parametrize("activation", SPECS)
+def test_the_slope_jumps_at_the_kinks_and_nowhere_else(activation):
+    parsed = as_activation(activation)
+    near = np.linspace(-8, 8, 1601)  # every kink is one of them
+    below, above = (reference.slope(near + side, parsed) for side in (-1e-9, 1e-9))
+    assert tuple(near[np.abs(above - below) > 1e-3].round(9)) == parsed.kinks
+
+
+@pytest.mark.parametrize("activation", SPECS)
+def test_the_slope_is_zero_outside_the_active_range_and_only_there(activation):
+    parsed = as_activation(activation)
+    z = np.linspace(-6.5, 6.5, 1600)  # no kink is one of them
+    low, high = parsed.active
+    np.testing.assert_array_equal(reference.slope(z, parsed) != 0, (low < z) & (z < high))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_weights_in_pytorch_s_orientation_are_recognised(bias):
+    given = [(w.T, b if bias else None) for w, b in pairs(5, 7, 7, 3)]
+    with pytest.raises(ValueError, match=r"has shape .*; the transposed weights would fit: .* hand in w\.T"):
+        as_layers(given)
+    as_layers([(w.T, b) for w, b in given])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [(np.ones((5, 7)), np.ones(4))],
+        [*pairs(5, 7), *pairs(6, 3)],
+        [(np.ones((7, 5)), np.ones(7)), *pairs(7, 3), *pairs(4, 2)],
+    ],
+)
+def test_weights_that_fit_in_no_orientation_are_not_told_to_be_transposed(given):
+    with pytest.raises(ValueError, match=r"^.* has shape .* (says .* units|expected \(\d+,\))$"):
+        as_layers(given)
+
+
+# --- layers that have activations of their own
+
+
+def test_layers_of_a_network_keep_their_activations():
+    layers = as_layers(pairs(2, 3, 4, 5), ["tanh", "elu(0.5)"], "log_softmax")
+    again = as_layers(layers)
+    for a, b in zip(again, layers, strict=True):
+        assert a.activation == b.activation
+        assert np.array_equal(a.w, b.w) and np.array_equal(a.b, b.b)
+    assert [str(layer.activation) for layer in as_layers(layers[:2])] == ["tanh", "elu(0.5)"]
+    assert as_layers(layers, dtype=np.float32)[0].w.dtype == np.float32
+    named = as_layers(
+        [(*pair, name) for pair, name in zip(pairs(2, 3, 4), ["swish", "identity"], strict=True)]
+    )
+    assert [str(layer.activation) for layer in named] == ["silu", "identity"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"activation": "relu"}, "activation"),
+        ({"activation": ["tanh"]}, "activation"),
+        ({"head": "softmax"}, "head"),
+        ({"head": Activation("softmax")}, "head"),
+        ({"activation": "relu", "head": "softmax"}, "activation"),
+    ],
+)
+def test_an_activation_beside_those_of_the_layers_is_an_error(arguments, name):
+    layers = as_layers(pairs(2, 3, 4))
+    with pytest.raises(TypeError, match=f"^{name} is given, but the layers have activations of their own$"):
+        as_layers(layers, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("layers", "error", "message"),
+    [
+        (
+            [(*pairs(2, 3)[0], "relu"), *pairs(3, 4)],
+            ValueError,
+            "layer 2 has no activation .*, but layer 1 has an",
+        ),
+        (
+            [*pairs(2, 3), (*pairs(3, 4)[0], "relu")],
+            ValueError,
+            "layer 2 has an activation .*, but layer 1 has no",
+        ),
+        ([(*pairs(2, 3)[0], "rely")], ValueError, "activation of layer 1 is 'rely', expected one of"),
+        ([(*pairs(2, 3)[0], None)], TypeError, "activation of layer 1 must be a string, got None"),
+        ([(*pairs(2, 3)[0], "relu", 1)], ValueError, r"layer 1 is not a pair \(w, b\)"),
+        ([[[1, 2], [3, 4], [5, 6]]], ValueError, r"layer 1 is not a pair \(w, b\)"),
+        (
+            [(*pair, "softmax") for pair in pairs(2, 3, 4)],
+            ValueError,
+            "activation of layer 1 is 'softmax', which only the head can be",
+        ),
+    ],
+)
+def test_wrong_activations_of_layers_are_errors(layers, error, message):
+    with pytest.raises(error, match=message):
+        as_layers(layers)
+
+
+def test_activations_that_are_not_said_are_relu_and_softmax():
+    layers = as_layers(pairs(2, 3, 4))
+    assert [str(layer.activation) for layer in layers] == ["relu", "softmax"]
+
+
+# --- numbers that are none
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_nan_in_weights_is_a_warning_that_names_the_layer(dtype):
+    given = pairs(2, 3, 4, dtype=dtype)
+    given[1][0][2, 1] = np.nan
+    with pytest.warns(RuntimeWarning, match="^layer 2: w2 contains NaN$"):
+        as_layers(given)
+    given[1][0][2, 1] = 1
+    given[0][1][2] = np.nan
+    with pytest.warns(RuntimeWarning, match="^layer 1: b1 contains NaN$"):
+        as_layers(given)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 0, 5e-324])
+def test_other_weights_are_no_warning(value):
+    given = pairs(2, 3, 4)
+    given[1][0][2, 1] = given[0][1][2] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        as_layers(given)
+        as_layers([(np.ones((2, 3), np.int8), np.ones(3, bool))])

@@ -31,7 +31,7 @@ __all__ = [
     "warmup",
 ]
 
-# Read when first asked for: a service that builds its network from arrays does not wait for them.
+# Imported when first used: a service that builds its network from arrays does not wait for them.
 _LATER = {
     "ModelError": "fastjac.models.files",
     "explain": "fastjac.explain",
@@ -50,3 +50,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(_LATER[name])
     return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The command line: ``fastjac COMMAND``, and the demonstration that runs when no command is given."""
+"""The command line: ``fastjac COMMAND``; without a command, a demonstration."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import NoReturn
 import fastjac
 from fastjac.commands import CommandError
 
-# Command -> its module, imported only when the command is called, and what it does.
+# Command -> its module, imported only when the command runs, and a summary.
 COMMANDS = {
     "jacobian": (
         "fastjac.commands.jacobian",
-        "write a network's values and Jacobians at given inputs to a file",
+        "write a network's outputs and Jacobians at given inputs to a file",
     ),
     "check": ("fastjac.commands.check", "compare a network's Jacobian with finite differences"),
-    "compare": ("fastjac.bench.compare", "measure fastjac against every installed peer"),
+    "compare": ("fastjac.commands.compare", "time fastjac and every installed peer"),
     "export": ("fastjac.commands.export", "write a network as a C header and an object file"),
     "warmup": ("fastjac.commands.warmup", "compile every routine into the cache"),
-    "latency": ("fastjac.commands.latency", "measure how long single calls take, up to the slowest"),
-    "limits": ("fastjac.bench.limits", "measure what this machine allows"),
+    "latency": ("fastjac.commands.latency", "time single calls, up to the slowest"),
+    "limits": ("fastjac.commands.limits", "measure what this machine allows"),
 }
 DEMO = "fastjac.commands.demo"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         """Print the message without the usage text and leave with exit code 2."""
@@ -37,14 +37,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the arguments, with ``module`` the name of the module that runs them."""
+    """Return the arguments, with ``module`` the name of the module that runs them, and ``argv`` itself."""
     parser = Parser(
         prog="fastjac",
         description="A neural network's output together with its input-output Jacobian. "
         "Without a command: a demonstration on a network that recognises digits.",
     )
     parser.add_argument("--version", action="version", version=f"fastjac {fastjac.__version__}")
-    parser.set_defaults(module=DEMO)
+    parser.set_defaults(module=DEMO, argv=argv)
     subparsers = parser.add_subparsers(metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader of our output went away; what is still buffered must not raise again at exit.
+        # The reader of our output is gone. What is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (CommandError, fastjac.ModelError) as error:

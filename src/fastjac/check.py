@@ -1,4 +1,4 @@
-"""Check a Jacobian against central finite differences, aware of the corners of ReLU and its kin."""
+"""Checks a Jacobian against central finite differences; knows the corners of ReLU and similar functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac import reference
-from fastjac.layers import HEADS_ONLY, Activation, Layer, real_array
+from fastjac.arguments import real_array
+from fastjac.layers import HEADS_ONLY, Layer
 from fastjac.network import Network
 
 Array = NDArray[np.floating[Any]]
@@ -21,25 +22,25 @@ Function = Callable[[Any], ArrayLike]
 
 @dataclass(frozen=True)
 class JacobianReport:
-    """What `check_jacobian` found; true in a condition exactly if ``ok``.
+    """The result of `check_jacobian`; true in a condition exactly if ``ok``.
 
     Attributes
     ----------
     ok : bool
-        Whether at least one column was checked and every entry of the checked columns is within its
+        Whether at least one column was checked, and every entry of the checked columns is within its
         tolerance.
     error : float
-        Largest error: ``abs(analytic - numeric)`` of the entry that is worst in units of its tolerance;
-        NaN if that entry is NaN, and if no column was checked.
+        ``abs(analytic - numeric)`` of the worst entry, the one whose error is largest in units of its
+        tolerance. NaN if that entry is NaN, or if no column was checked.
     where : tuple of int, or None
-        The entry's ``(m, n)``: output and input; None if no column was checked.
+        Output and input ``(m, n)`` of the worst entry; None if no column was checked.
     analytic, numeric : float
-        The Jacobian's value there and the central difference.
+        The Jacobian's value and the central difference there.
     tolerance : float
         The error allowed there.
     checked, skipped : int
-        Number of columns compared, and of columns where finite differences say nothing: x is at or next
-        to a corner.
+        Number of columns compared, and number of columns where finite differences say nothing, because
+        x is at or next to a corner.
     """
 
     ok: bool
@@ -86,60 +87,65 @@ def check_jacobian(
     f : Network or callable
         The network, or any function from (N,) to (M,).
     x : array_like, (N,)
-        Where to check: real and finite. A callable gets it in its own dtype, integers as float64.
+        Where to check: real and finite numbers. A callable receives them in their own dtype, integers as
+        float64.
     jacobian : callable, optional
-        Function from (N,) to the (M, N) Jacobian under test. Default: ``f.jacobian`` of a Network; any
-        other ``f`` needs it.
+        Function from (N,) to the (M, N) Jacobian under test. Default: ``f.jacobian`` of a Network;
+        required for any other ``f``.
     columns : int, optional
         Check this many columns (inputs), drawn at random. Default: all of them.
     step : float, optional
         Half the distance of a central difference. Default: ``cbrt(eps) * max(1, abs(x[n]))``.
     rtol : float, optional
-        Error allowed as a share of the row's largest entry, beside that of rounding. Default:
-        ``4 cbrt(eps)``, 2.4e-5 for a Network or in float64, 2.0e-2 for a callable that computes in
-        float32.
+        Allowed error as a share of the row's largest entry; allowances for rounding come on top.
+        Default: ``4 cbrt(eps)``, which is 2.4e-5 for a Network and in float64, and 2.0e-2 for a callable
+        that computes in float32.
     seed : int
-        Of the random columns.
+        Seed of the random choice of columns.
 
     Returns
     -------
     JacobianReport
-        True in a condition if the Jacobian is right; ``print`` shows the worst entry.
+        True in a condition if the Jacobian is right. ``print`` shows the worst entry.
 
     Raises
     ------
     TypeError
-        If an argument has a wrong type, or ``jacobian`` is missing.
+        If an argument has the wrong type, or ``jacobian`` is missing.
     ValueError
         If ``x`` is not a finite vector of the right size, ``columns`` is not in 1..N, ``step`` or ``rtol``
-        is not positive, or a callable returns a wrong shape.
+        is not positive, or a callable returns the wrong shape.
 
     Notes
     -----
-    Column ``n`` is ``(f(x + h e_n) - f(x - h e_n)) / 2h``. ``eps`` is the coarser one of the dtypes of
-    ``x`` and ``f(x)``; a float32 Network is differenced in float64, with the same weights, so that the
-    differences are sharper than the Jacobian under test.
+    Column ``n`` is ``(f(x + h e_n) - f(x - h e_n)) / 2h``. ``eps`` is that of the coarser of the dtypes
+    of ``x`` and ``f(x)``. The differences of a float32 Network are computed in float64, with the same
+    weights, so they are sharper than the Jacobian under test.
 
-    Where a ReLU's corner lies between ``x - h e_n`` and ``x + h e_n`` the difference is a mixture of two
-    slopes, and says nothing about either: the column is skipped. For a Network the pre-activations on
-    both sides tell (and one that is zero to within the network's own rounding). For any function the
-    differences themselves tell: the gap between the right and left one-sided slopes, ``D(h)``, is
-    proportional to ``h`` where ``f`` is smooth, but not where a slope jumps by ``d`` at a distance ``t``:
-    there it is ``d (1 - t/h)`` for ``t < h``, else 0. The largest of ``abs(D(h) - 2 D(h/2))``,
-    ``abs(D(h/2) - 2 D(h/4))`` and the change of the central difference from ``h/2`` to ``h`` is never
-    less than two thirds of what the corner does to the central difference, whatever ``t`` is; a column where
-    it exceeds half the tolerance is skipped. None of this looks at the Jacobian under test, so a wrong
-    one cannot hide behind it.
+    If a ReLU's corner lies between ``x - h e_n`` and ``x + h e_n``, the difference mixes two slopes and
+    says nothing about either. The column is skipped. For a Network, the signs of the pre-activations on
+    both sides show this, and a pre-activation that is zero to within the network's own rounding does too.
 
-    Errors are weighed as changes of the output by one step. Each row has its own scale, so that tiny
-    probabilities are checked as strictly as large ones. To ``rtol`` times this scale come the rounding
-    noise of ``f``, as measured, yet at most ``64 eps max(abs(f(x)))``, and the rounding of the Jacobian in
-    its own dtype: for a Network a bound from the sizes of all products that it sums, for any other
-    Jacobian 64 units in the last place of its largest entry.
+    For any function, the differences themselves show it. Let ``D(h)`` be the gap between the right and
+    the left one-sided slope. Where ``f`` is smooth, it is proportional to ``h``. Where a slope jumps by
+    ``d`` at a distance ``t``, it is ``d (1 - t/h)`` for ``t < h``, else 0. Take the largest of
+    ``abs(D(h) - 2 D(h/2))``, ``abs(D(h/2) - 2 D(h/4))`` and the change of the central difference from
+    ``h/2`` to ``h``. For every ``t`` it is at least two thirds of the corner's effect on the central
+    difference. A column where it exceeds half the tolerance is skipped. None of this looks at the
+    Jacobian under test, so a wrong Jacobian cannot hide behind it.
 
-    Those who know the article "Computing the Jacobian matrix of a neural network in Python" find its
-    check here, stricter: central instead of forward differences, a step from the dtype instead of 1e-5,
-    every column instead of five, and relative errors instead of 1e-3.
+    Errors are measured as changes of the output by one step. Each row has its own scale, so tiny
+    probabilities are checked as strictly as large ones. The tolerance is the sum of three terms:
+
+    - ``rtol`` times the row's scale;
+    - the rounding noise of ``f``, which is measured, and counted up to ``64 eps max(abs(f(x)))``;
+    - the rounding of the Jacobian in its own dtype. For a Network, this is a bound from the sizes of all
+      products that it sums. For any other Jacobian, it is 64 units in the last place of its largest entry.
+
+    The article "Computing the Jacobian matrix of a neural network in Python" computes the Jacobian of a
+    network in three ways and checks it with finite differences. This check is stricter: central instead
+    of forward differences, a step from the dtype instead of 1e-5, every column instead of five, and
+    relative errors instead of 1e-3.
 
     Examples
     --------
@@ -186,7 +192,7 @@ def check_jacobian(
             largest = np.fmax.reduce(np.abs(numeric) * steps, axis=None) / steps
             rounding = 64 * _finfo(analytic).eps * np.tile(largest, (y.size, 1))
             skip = np.zeros(chosen.size, bool)
-        # Below the normal numbers of the Jacobian's dtype nothing has relative accuracy.
+        # Below the normal numbers of the Jacobian's dtype, nothing has relative accuracy.
         rounding += 2.0**20 * float(_finfo(analytic).tiny)
         tolerance = rtol * _swing(numeric, steps) + _noise(doubt, steps, y, eps) + rounding
         skip |= np.any(doubt > tolerance / 2, axis=0)
@@ -215,14 +221,14 @@ def _report(analytic: Array, numeric: Array, tolerance: Array, skip: Mask, chose
 
 
 def _differences(f: Function, x: Array, y: Array, columns: Index, steps: Array) -> tuple[Array, Array]:
-    """Return the central differences (M, K), and what they differ by from those of smaller steps (M, K)."""
+    """Return the central differences (M, K), and their disagreement with those of smaller steps (M, K)."""
     numeric = np.empty((y.size, columns.size), np.result_type(x, y, np.float64))
     doubt = np.empty_like(numeric)
 
     def slopes(n: int, h: float) -> tuple[Array, Array]:
-        """Return the central slope and the gap between the two one-sided ones."""
+        """Return the central slope, and the gap between the two one-sided slopes."""
         right, left = (_moved(x, n, by) for by in (h, -h))
-        # The distances moved, not h: x + h is rounded.
+        # Divide by the distances moved, not by h: x + h is rounded.
         rise, fall = np.array(f(right.copy())) - y, y - np.array(f(left.copy()))
         run, back = right[n] - x[n], x[n] - left[n]
         return (rise + fall) / (run + back), rise / run - fall / back
@@ -239,15 +245,15 @@ def _differences(f: Function, x: Array, y: Array, columns: Index, steps: Array) 
 
 
 def _swing(numeric: Array, steps: Array) -> Array:
-    """Return each row's largest change by one step, as a slope of each column: (M, K)."""
+    """Return the largest change of each row by one step, as a slope for each column: (M, K)."""
     return np.asarray(np.fmax.reduce(np.abs(numeric) * steps, axis=1)[:, None] / steps)
 
 
 def _noise(doubt: Array, steps: Array, y: Array, eps: float) -> Array:
-    """Return what the rounding of f may do to the differences, (M, K)."""
+    """Return a bound on the effect of f's rounding on the differences, (M, K)."""
     size = np.abs(y)
-    # A row's own magnitude understates the noise of, say, log_softmax near 0, so it is measured too; but
-    # what corners do to the differences is not noise: hence the bound.
+    # A row's own magnitude understates the noise of, say, log_softmax near 0, so the noise is measured too.
+    # The effect of corners is not noise, hence the bound.
     measured = 4 * np.mean(np.minimum(doubt * steps, 16 * eps * np.max(size)), axis=1)
     noise = 64 * eps * size + measured
     return np.asarray(noise[:, None] / steps)
@@ -261,20 +267,6 @@ def _in_float64(net: Network) -> Network:
     return Network([layer[:2] for layer in net.layers], hidden, head, np.float64)
 
 
-def _corners(activation: Activation) -> tuple[float, ...]:
-    """Return the pre-activations at which the derivative jumps."""
-    name, parameter = activation
-    if (name, parameter) in {("leaky_relu", 1.0), ("elu", 1.0)}:
-        return ()
-    return {
-        "relu": (0.0,),
-        "leaky_relu": (0.0,),
-        "elu": (0.0,),
-        "relu6": (0.0, 6.0),
-        "hard_tanh": (-1.0, 1.0),
-    }.get(name, ())
-
-
 def _walk(net: Network, x: Array) -> Iterator[tuple[Layer, Array, Array]]:
     """Yield each layer in float64, its pre-activations, and their rounding errors in units of eps."""
     a, spread = x, np.zeros_like(x)
@@ -284,8 +276,8 @@ def _walk(net: Network, x: Array) -> Iterator[tuple[Layer, Array, Array]]:
         spread = (np.abs(a) + spread) @ np.abs(layer.w) + np.abs(layer.b)
         yield layer, z, spread
         if activation.name not in HEADS_ONLY:
-            a = reference._elementwise(z, activation)
-            spread = np.abs(spread * reference._slope(z, activation))
+            a = reference.elementwise(z, activation)
+            spread = np.abs(spread * reference.slope(z, activation))
 
 
 def _rounding(net: Network, x: Array) -> Array:
@@ -296,11 +288,11 @@ def _rounding(net: Network, x: Array) -> Array:
     for layer, z, _ in reversed(walk):
         # Where 1 - s or 1 - t**2 cancels, the rounding of the 1 stays.
         if layer.activation.name in HEADS_ONLY:
-            s = reference._softmax(z)
+            s = reference.softmax(z)
             bound = bound + s
             bound *= s[:, None] if layer.activation.name == "softmax" else 1
         elif layer.activation.name != "tanh":
-            bound = np.abs(bound * reference._slope(z, layer.activation))
+            bound = np.abs(bound * reference.slope(z, layer.activation))
         bound = bound @ np.abs(layer.w).T
     return np.asarray(4 * float(np.finfo(net.dtype).eps) * (1 + largest) * bound)
 
@@ -309,7 +301,7 @@ def _to_corners(net: Network, x: Array) -> Iterator[tuple[Array, Array]]:
     """Yield, for each corner of each layer, the units' distances from it and their rounding errors."""
     eps = float(np.finfo(net.dtype).eps)
     for layer, z, spread in _walk(net, x):
-        for corner in _corners(layer.activation):
+        for corner in layer.activation.kinks:
             yield z - corner, 16 * eps * spread
 
 

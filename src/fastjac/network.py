@@ -14,7 +14,7 @@ from fastjac.batches.sensitivity import Reduction, sensitivity
 from fastjac.batches.threads import Threads, thread_count
 from fastjac.kernels.functions import TARGET
 from fastjac.kernels.packing import Packed
-from fastjac.layers import Activation, Layer, as_layers
+from fastjac.layers import RELU, SOFTMAX, Activation, Layer, as_layers
 from fastjac.plan import Plan
 
 Array = NDArray[Any]
@@ -27,8 +27,9 @@ class Network:
 
     Parameters
     ----------
-    layers : sequence of (w, b)
+    layers : sequence of (w, b), or of (w, b, activation)
         Weights (fan_in, fan_out) and bias (fan_out,) or None of each affine layer, inputs first. Copied.
+        The layers of another network have their activations with them.
     activation : str or sequence of str, default "relu"
         Of all hidden layers, or one for each: ``"tanh"``, ``"leaky_relu(0.2)"``, ...; the names are in
         `fastjac.layers.ACTIVATIONS`.
@@ -76,8 +77,8 @@ class Network:
     def __init__(
         self,
         layers: Sequence[Any],
-        activation: str | Activation | Sequence[str | Activation] = "relu",
-        head: str | Activation = "softmax",
+        activation: str | Activation | Sequence[str | Activation] = RELU,
+        head: str | Activation = SOFTMAX,
         dtype: DTypeLike | None = None,
         *,
         input_names: Sequence[str] | None = None,
@@ -88,6 +89,7 @@ class Network:
         checked = as_layers(layers, activation, head, dtype)
         sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
         names = _names(input_names, "input_names", sizes[0])
+        outputs = _names(output_names, "output_names", sizes[-1])
         packed = Packed(checked, Plan(sizes), TARGET)
         # Past __setattr__, which refuses.
         self.__dict__.update(
@@ -97,9 +99,9 @@ class Network:
             plan=packed.plan,
             dtype=packed.dtype,
             input_names=names,
-            output_names=_names(output_names, "output_names", sizes[-1]),
+            output_names=outputs,
             packed=packed,
-            _calls=Calls(packed, names),
+            _calls=Calls(packed, names, outputs),
         )
 
     def __call__(self, x: ArrayLike, out: Array | None = None, *, threads: Threads = 1) -> Array:

@@ -1,9 +1,9 @@
-"""The same mathematics in plain NumPy: what the kernels compute, as an explanation and an oracle.
+"""The mathematics of the kernels in plain NumPy, as an explanation and an oracle.
 
-Each kind of layer has a forward function and a backward function, which takes the Jacobian of the
-network's output with respect to the layer's output and returns the one with respect to its input.
-It computes in the dtype of its arguments, `numpy.longdouble` included (gelu excepted: its error
-function is float64).
+Each kind of layer has a forward function and a backward function. The backward function takes the
+Jacobian of the network's output with respect to the layer's output, and returns the Jacobian with
+respect to the layer's input. Everything is computed in the dtype of the arguments, also in
+`numpy.longdouble`, except gelu, whose error function is float64.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _inside(z: Array, low: float, high: float) -> Array:
 
 
 # Name -> (value, derivative) as functions of the pre-activation z and the activation's parameter.
-# At a kink the derivative is PyTorch's: 0 for relu, relu6 and hard_tanh, the slope below for the others.
+# At a kink the derivative is PyTorch's: 0 for relu, relu6 and hard_tanh, else the slope on the left.
 _ELEMENTWISE: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, float], Array]]] = {
     "identity": (lambda z, _: z, lambda z, _: np.ones_like(z)),
     "relu": (lambda z, _: np.maximum(z, 0), lambda z, _: np.where(z > 0, 1, 0)),
@@ -88,27 +88,30 @@ _ELEMENTWISE: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, 
 }
 
 
-def _elementwise(z: Array, activation: Activation) -> Array:
+def elementwise(z: Array, activation: Activation) -> Array:
+    """Return the activation of the pre-activations ``z``, of any shape, in their dtype."""
     value, _ = _ELEMENTWISE[activation.name]
     return np.asarray(value(z, activation.parameter), z.dtype)
 
 
-def _slope(z: Array, activation: Activation) -> Array:
-    """Return the derivative of an elementwise activation, NaN where ``z`` is."""
+def slope(z: Array, activation: Activation) -> Array:
+    """Return the activation's derivative at ``z``, of any shape, in its dtype; NaN where ``z`` is NaN."""
     _, derivative = _ELEMENTWISE[activation.name]
     return np.where(np.isnan(z), z, derivative(z, activation.parameter)).astype(z.dtype)
 
 
 def _elementwise_backward(jac: Array, z: Array, activation: Activation) -> Array:
-    return np.asarray(jac * _slope(z, activation))
+    return np.asarray(jac * slope(z, activation))
 
 
-def _softmax(z: Array) -> Array:
+def softmax(z: Array) -> Array:
+    """Return the probabilities (M,) of the logits ``z`` (M,)."""
     e = np.exp(z - np.max(z))
     return np.asarray(e / np.sum(e))
 
 
-def _log_softmax(z: Array) -> Array:
+def log_softmax(z: Array) -> Array:
+    """Return the logarithms of the probabilities (M,) of the logits ``z`` (M,)."""
     shifted = z - np.max(z)
     return np.asarray(shifted - np.log(np.sum(np.exp(shifted))))
 
@@ -116,24 +119,24 @@ def _log_softmax(z: Array) -> Array:
 def _head(z: Array, activation: Activation) -> Array:
     """Return the network's output from the last pre-activation."""
     if activation.name == "softmax":
-        return _softmax(z)
+        return softmax(z)
     if activation.name == "log_softmax":
-        return _log_softmax(z)
-    return _elementwise(z, activation)
+        return log_softmax(z)
+    return elementwise(z, activation)
 
 
 def _head_backward(jac: Array, z: Array, activation: Activation) -> Array:
     """Multiply the Jacobian ``jac`` of the last pre-activation ``z`` by the head's, from the left."""
     if activation.name == "softmax":
-        s = _softmax(z)
+        s = softmax(z)
         return np.asarray((np.diag(s) - np.outer(s, s)) @ jac)
     if activation.name == "log_softmax":
-        return np.asarray(jac - _softmax(z) @ jac)
-    return np.asarray(_slope(z, activation)[:, None] * jac)
+        return np.asarray(jac - softmax(z) @ jac)
+    return np.asarray(slope(z, activation)[:, None] * jac)
 
 
 def value_and_jacobian(x: Array, layers: Sequence[Layer]) -> tuple[Array, Array]:
-    """Return ``y`` (M,) and ``jac`` (M, N), ``jac[m, n] = d y[m] / d x[n]``, of a chain of layers.
+    """Return the output of a chain of layers and its Jacobian with respect to the inputs.
 
     Parameters
     ----------
@@ -142,11 +145,18 @@ def value_and_jacobian(x: Array, layers: Sequence[Layer]) -> tuple[Array, Array]
     layers : sequence of Layer
         First to last.
 
+    Returns
+    -------
+    y : ndarray, (M,)
+    jac : ndarray, (M, N)
+        ``jac[m, n] = d y[m] / d x[n]``.
+
     Notes
     -----
-    ``z_l = a_{l-1} w_l + b_l``, ``a_l = f_l(z_l)``, ``a_0 = x``, ``y = a_L``; then
-    ``jac = F_L w_L^T ... F_1 w_1^T`` from the left, with ``F_l`` the Jacobian of ``f_l`` at ``z_l``:
-    a diagonal, or ``diag(s) - s s^T`` for softmax and ``I - 1 s^T`` for log_softmax.
+    The forward pass computes ``z_l = a_{l-1} w_l + b_l`` and ``a_l = f_l(z_l)``, with ``a_0 = x`` and
+    ``y = a_L``. The backward pass computes ``jac = F_L w_L^T ... F_1 w_1^T`` from the left. ``F_l`` is the
+    Jacobian of ``f_l`` at ``z_l``: a diagonal matrix, ``diag(s) - s s^T`` for softmax, or ``I - 1 s^T`` for
+    log_softmax.
     """
     *hidden, last = layers
     with np.errstate(all="ignore"):
@@ -155,7 +165,7 @@ def value_and_jacobian(x: Array, layers: Sequence[Layer]) -> tuple[Array, Array]
         for layer in hidden:
             z = _affine(a, layer.w, layer.b)
             pre_activations.append(z)
-            a = _elementwise(z, layer.activation)
+            a = elementwise(z, layer.activation)
         z = _affine(a, last.w, last.b)
         y = _head(z, last.activation)
         jac = _head_backward(last.w.T, z, last.activation)

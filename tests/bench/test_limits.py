@@ -1,6 +1,5 @@
 """The machine's limits are sane, and a network's limit grows with everything that costs time."""
 
-import argparse
 import itertools
 import math
 
@@ -10,6 +9,7 @@ import pytest
 from fastjac.bench import limits
 from fastjac.bench import machine as measured
 from fastjac.bench.limits import Level, Machine, limit_seconds, passes
+from fastjac.kernels import caches
 
 MACHINE = Machine(
     "a processor",
@@ -102,8 +102,9 @@ def test_cache_sizes_grow():
 
 
 def test_usual_sizes_where_the_system_does_not_tell(monkeypatch):
-    monkeypatch.setattr(limits, "Path", lambda _: _Nowhere())
-    assert limits.cache_sizes() == limits._USUAL_CACHES
+    monkeypatch.delenv("FASTJAC_CACHES", raising=False)
+    monkeypatch.setattr(caches, "Path", lambda _: _Nowhere())
+    assert caches.cache_sizes.__wrapped__() == caches.USUAL
 
 
 class _Nowhere:
@@ -142,33 +143,3 @@ def test_reading_and_multiplying_do_what_is_timed(dtype):
         write(array, 1, 1)
         assert not array[:lanes].any()
         assert array[lanes:].all()
-
-
-def test_the_command_prints_the_limit(machine, capsys):
-    parser = argparse.ArgumentParser()
-    limits.add_arguments(parser)
-    assert (
-        limits.run(parser.parse_args(["--shape", "8-4-2", "5-3", "--dtype", "float32", "--batch", "1", "4"]))
-        == 0
-    )
-    text = capsys.readouterr().out
-    assert "8-4-2, float32: at least" in text
-    assert "5-3, batch of 4, each, float32: at least" in text
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["--shape", "8"], ["--shape", "8-0-2"], ["--shape", "a-b"], ["--active", "2"], ["--batch", "0"]],
-)
-def test_mistakes_in_the_options_are_refused(arguments):
-    parser = argparse.ArgumentParser()
-    limits.add_arguments(parser)
-    with pytest.raises(SystemExit):
-        parser.parse_args(arguments)
-
-
-def test_an_unknown_activation_is_refused():
-    parser = argparse.ArgumentParser()
-    limits.add_arguments(parser)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--activation", "swish"])

@@ -16,7 +16,7 @@ import pytest
 import fastjac
 from fastjac import reference
 from fastjac.__main__ import main
-from fastjac.commands import picture, progress
+from fastjac.commands import demo, picture, progress
 
 DATA = Path(fastjac.__file__).with_name("data")
 DIGITS, SAMPLES = DATA / "digits.npz", DATA / "digits_samples.npz"
@@ -57,7 +57,7 @@ def expected(x):
 def test_demo_shows_digit_check_and_times():
     result = run()
     assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
+    assert result.stderr in ("", "fastjac: compiling for this processor, once\n")
     lines = result.stdout.splitlines()
     probabilities = [float(line.split()[1]) for line in lines if re.match(r" {3}\d  \d\.\d{4}", line)]
     assert len(probabilities) == 10
@@ -379,6 +379,39 @@ def test_progress_without_tqdm_is_one_line(monkeypatch, delay, told):
             time.sleep(1e-4)
             advance(1)
     assert sys.stderr.getvalue().count("\n") == told
+
+
+def test_slow_work_is_told_also_into_a_pipe(monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    end = time.monotonic() + 60
+    with progress.told_if_slow("thinking"):
+        while not sys.stderr.getvalue().endswith("\n"):
+            assert time.monotonic() < end
+    assert sys.stderr.getvalue() == "fastjac: thinking\n"
+
+
+def test_quick_work_is_not_told(monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 60.0)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress.told_if_slow("thinking"):
+        pass
+    assert sys.stderr.getvalue() == ""
+
+
+def test_the_demo_tells_that_it_compiles(monkeypatch, capsys):
+    told = []
+
+    def recorded(what):
+        told.append(what)
+        monkeypatch.setattr(demo, "told_if_slow", None)
+        return progress.told_if_slow(what)
+
+    monkeypatch.setattr(demo, "told_if_slow", recorded)
+    monkeypatch.setattr(fastjac, "check_jacobian", lambda net, x: told.append("checked") or check(net, x))
+    check = fastjac.check.check_jacobian
+    assert main([]) == 0
+    assert told == ["compiling for this processor, once", "checked"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break differently")

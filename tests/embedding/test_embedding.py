@@ -1,6 +1,9 @@
 """A network called from njit functions: the same bits, no Python, no copies, and statuses for misuse."""
 
+import copy
+import ctypes
 import gc
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -15,7 +18,7 @@ import numpy as np
 import pytest
 from numba import errors, njit
 
-from fastjac.embedding import BUSY, MISMATCH, OK, c_function, value_and_jacobian
+from fastjac.embedding import BUSY, MISMATCH, OK, records, value_and_jacobian
 from support.oracles import DTYPES, Case
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "control_loop.py"
@@ -174,18 +177,77 @@ def test_a_handle_frozen_into_a_function_is_refused(net, x):
 
 def test_a_caller_compiled_for_other_handles_is_refused(net, x):
     handle = net.handle()
-    handle[c_function.LAYOUT_AT] += 1
+    handle[records.LAYOUT_AT] += 1
     assert value_and_jacobian(handle, x, *buffers(net)) == MISMATCH
 
 
 def test_a_handle_in_use_is_refused(net, x):
     handle = net.handle()
     y, jac = buffers(net)
-    handle[c_function.STATE] = 1
+    handle[records.STATE] = 1
     assert value_and_jacobian(handle, x, y, jac) == BUSY
     assert np.isnan(jac).all()
-    handle[c_function.STATE] = 0
+    handle[records.STATE] = 0
     assert value_and_jacobian(handle, x, y, jac) == OK
+
+
+def copies(handle):
+    yield handle.copy()
+    yield copy.copy(handle)
+    yield copy.deepcopy(handle)
+    yield pickle.loads(pickle.dumps(handle))
+    yield np.array(handle.tolist())
+
+
+def test_a_copy_of_a_handle_is_refused_wherever_it_lies(net, x):
+    y, jac = buffers(net)
+    for _ in range(50):
+        handle = net.handle()
+        for other in copies(handle):
+            assert value_and_jacobian(other, x, y, jac) == MISMATCH
+        # A copy whose memory is that of a handle that is gone.
+        saved, at = handle.copy(), handle.ctypes.data
+        del handle
+        gc.collect()
+        room = (ctypes.c_int64 * saved.size).from_address(at)
+        for candidate in (np.empty(saved.size, np.int64) for _ in range(20)):
+            candidate[:] = saved
+            assert value_and_jacobian(candidate, x, y, jac) == MISMATCH
+        del room
+    assert np.isnan(jac).all()
+
+
+def test_handles_that_are_alive_work_however_many_there_are(net, x):
+    handles = [net.handle() for _ in range(200)]
+    expected = net.jacobian(x)
+    for handle in handles[::2]:
+        y, jac = buffers(net)
+        assert value_and_jacobian(handle, x, y, jac) == OK
+        assert jac.tobytes() == expected.tobytes()
+    del handles[::3]
+    gc.collect()
+    handles += [net.handle() for _ in range(100)]
+    for handle in handles:
+        y, jac = buffers(net)
+        assert value_and_jacobian(handle, x, y, jac) == OK
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_handle_from_after_the_fork_is_refused_in_the_child(net, x):
+    own = net.handle()
+    y, jac = buffers(net)
+    assert value_and_jacobian(own, x, y, jac) == OK
+    to_child, to_parent = multiprocessing.Pipe()
+
+    def child():
+        later = to_parent.recv()
+        to_parent.send((value_and_jacobian(later, x, y, jac), value_and_jacobian(own, x, y, jac)))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    to_child.send(net.handle())
+    assert to_child.recv() == (MISMATCH, OK)
+    process.join()
 
 
 def test_threads_that_share_a_handle_are_refused_or_right():

@@ -50,12 +50,17 @@ int NAME_run(FILE *in, FILE *out)
 MAIN = "#include <stdio.h>\n{declared}\nint main(void) {{ return {called}; }}\n"
 
 
+def written(net, folder, name):
+    """Export a network as the command does."""
+    return export(net.packed, folder, name, str(net), fastjac.__version__)
+
+
 def build(folder, *nets):
     """Export the networks as net0, net1, ... and build a program that runs them all; its path."""
     sources = []
     for number, net in enumerate(nets):
         name = f"net{number}"
-        export(net, folder, name)
+        written(net, folder, name)
         kind = {"float32": "float", "float64": "double"}[net.dtype.name]
         text = PROGRAM.replace("NAMEUP", name.upper()).replace("NAME", name).replace("TYPE", kind)
         (folder / f"{name}.c").write_text(text)
@@ -102,7 +107,7 @@ def test_only_the_two_functions_are_seen_from_outside(tmp_path):
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("needs nm")
-    _, code = export(CASES[2].network(), tmp_path, "deep")
+    _, code = written(CASES[2].network(), tmp_path, "deep")
     lines = subprocess.run([nm, code], capture_output=True, text=True, check=True).stdout.splitlines()
     symbols = {kind: set() for kind in "TUDB"} | {
         kind: {line.split()[-1] for line in found}
@@ -119,7 +124,7 @@ def test_the_header_is_for_cpp_too(tmp_path):
     compiler = shutil.which("c++")
     if compiler is None:
         pytest.skip("needs a C++ compiler")
-    header, _ = export(CASES[0].network(), tmp_path, "small")
+    header, _ = written(CASES[0].network(), tmp_path, "small")
     subprocess.run([compiler, "-fsyntax-only", "-Wall", "-Werror", "-x", "c++", header], check=True)
 
 
@@ -135,13 +140,13 @@ def test_names_become_identifiers(text, name):
 @pytest.mark.parametrize("name", ["", "2nd", "my-net", "_x", "naïve"])
 def test_a_name_that_is_no_identifier_is_an_error(name, tmp_path):
     with pytest.raises(ValueError, match="C identifier"):
-        export(CASES[0].network(), tmp_path, name)
+        written(CASES[0].network(), tmp_path, name)
 
 
 def test_the_command_writes_what_export_does(tmp_path):
     net, model, folder = CASES[0].network(), tmp_path / "my-model.npz", tmp_path / "new" / "folder"
     fastjac.save(net, model)
-    expected = [path.read_bytes() for path in export(net, tmp_path, "my_model")]
+    expected = [path.read_bytes() for path in written(net, tmp_path, "my_model")]
     command = [sys.executable, "-m", "fastjac", "export", str(model), "-o", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -47,6 +47,7 @@ def test_errors_are_at_most_twice_the_reference_s(case, n_inputs):
     assert_accurate(Case((n_inputs, *case.widths[1:]), *list(vars(case).values())[1:]))
 
 
+@pytest.mark.filterwarnings("ignore:.*contains NaN:RuntimeWarning")
 @examples(150)
 @given(cases(depth=4, widths=st.integers(1, 20)), st.integers(1, 5), st.lists(places, min_size=1, max_size=3))
 def test_nan_is_where_it_is_without_carrying(case, n_inputs, places):

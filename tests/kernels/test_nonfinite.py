@@ -13,6 +13,8 @@ from support.examples import examples
 from support.nonfinite import SPECIAL, assert_as_reference, places, poisoned
 from support.oracles import DTYPES, HEADS, HIDDEN, Case, cases
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*contains NaN:RuntimeWarning")
+
 
 @examples(150)
 @given(cases(depth=4, widths=st.integers(1, 40)), st.lists(places, min_size=1, max_size=3))

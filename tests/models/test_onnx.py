@@ -299,8 +299,7 @@ def test_exported_by_skl2onnx(kind, options, dtype, tmp_path):
 def test_exported_by_keras(tmp_path):
     keras = pytest.importorskip("keras")
     layers = keras.layers
-    if keras.backend.backend() == "tensorflow":
-        pytest.importorskip("tf2onnx")
+    pytest.importorskip({"tensorflow": "tf2onnx", "jax": "jax2onnx"}.get(keras.backend.backend(), "onnx"))
     keras.utils.set_random_seed(0)
     names = ["relu", "leaky_relu", "relu6", "hard_tanh", "elu", "tanh", "sigmoid", "softplus", "silu"]
     hidden = [layers.Dense(4, activation=name, bias_initializer="normal") for name in names]
@@ -335,27 +334,36 @@ def test_exported_by_keras(tmp_path):
     ("nodes", "message"),
     [
         ([node("Conv", "x w")], r"node 'y' \(Conv\).*fastjac does not compute this; it knows Gemm, MatMul"),
-        ([*DENSE, node("Add", "a z")], r"node 'a' \(Add\).*one number where two paths lead on"),
-        ([node("MatMul", "w x")], "first input must be the samples"),
-        ([node("Gemm", "x w", transA=1)], "not transposed"),
+        ([*DENSE, node("Add", "a z")], r"node 'y' \(Add\): 'a' and 'z' meet here in no activation"),
+        ([node("MatMul", "w x")], r"works along axis 0 of \(batch, 4\)"),
+        ([node("Gemm", "x w", transA=1)], r"works along axis 0 of \(batch, 4\)"),
         ([*DENSE, node("Softmax", "a", "s"), node("MatMul", "s v")], "softmax is not the last layer"),
         ([*DENSE, node("Softmax", "a", axis=0)], "along axis 0"),
-        ([*DENSE, node("Tanh", "a", "s"), node("Mul", "s a")], "two paths meet in no activation"),
-        ([*DENSE, node("Mul", "a a")], "two paths meet in no activation"),
-        ([*DENSE, node("Relu", "a", "s"), node("Mul", "s a")], "Relu where two paths lead on"),
-        ([node("MatMul", "x v")], r"node 'y' \(MatMul\) takes 3 inputs, but gets 4"),
-        ([node("MatMul", "q w")], "needs 'q', which nothing"),
+        ([*DENSE, node("Tanh", "a", "s"), node("Mul", "s a")], r"'y' \(Mul\): it is part of no activation"),
+        ([*DENSE, node("Mul", "a a")], r"'y' \(Mul\): it is part of no activation"),
+        ([*DENSE, node("Mul", "a a", "s"), node("Relu", "s")], r"'s' \(Mul\): it is part of no activation"),
+        ([*DENSE, node("Relu", "a", "s"), node("Mul", "s a")], "'s' and 'a' meet here in no activation"),
+        (
+            [node("MatMul", "x v")],
+            r"'y' \(MatMul\): its weight takes 3 inputs, but its input has shape \(batch, 4\)",
+        ),
+        ([node("MatMul", "q w")], r"node 'y' \(MatMul\): it needs 'q', no input, weight or output of a node"),
         ([node("Cast", "x", to=7)], "casts to something else"),
         ([node("Div", "one x")], "divides by the input"),
         ([node("Reshape", "x shape")], r"makes \[2, -1\] of"),
-        ([node("MatMul", "x w", "q")], "the way from its input ends at 'x', its output is 'y'"),
+        ([node("MatMul", "x w", "q")], "its output 'y' is the output of no node"),
         ([node("Relu", "x", "y", domain="com.example")], "of the domain 'com.example'"),
         ([node("Add", "x each")], "differs from sample to sample"),
         ([node("Add", "x w3")], "has fewer axes"),
         ([node("Dropout", "x one true")], "drops units at random"),
         ([node("MatMul", "x w", "b")], "is there already"),
         ([node("Clip", "x nan")], "clips to NaN"),
-        ([], "the way from its input ends"),
+        ([], "its output 'y' is the output of no node"),
+        ([node("Neg", "y")], "needs its own output"),
+        ([node("Neg", "z"), node("Neg", "y", "z")], "needs its own output"),
+        ([node("MatMul", "x eight")], "'eight' has dtype int8, expected floats: fastjac reads no quantized"),
+        ([node("Concat", "x x", axis=1)], "only where it joins 1 - p and p"),
+        ([node("Transpose", "x", "t"), node("Flatten", "t")], "which joins samples"),
     ],
 )
 def test_clear_no(nodes, message, tmp_path):
@@ -368,6 +376,7 @@ def test_clear_no(nodes, message, tmp_path):
         tensor("shape", np.array([2, -1])),
         tensor("each", w(5, 4)),
         tensor("w3", w(1, 1, 4)),
+        tensor("eight", np.ones((4, 3), np.int8)),
     ]
     outputs = None
     if any("b" in n.output for n in nodes):
@@ -377,18 +386,151 @@ def test_clear_no(nodes, message, tmp_path):
         load(path)
 
 
-def test_two_inputs_and_two_outputs_are_refused(tmp_path):
-    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    other = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
-    path = save(tmp_path / "m.onnx", DENSE, DENSE_WEIGHTS, outputs=[value, other])
-    with pytest.raises(ModelError, match="has 2 outputs of floats, expected 1"):
+def test_one_of_two_outputs(tmp_path):
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "yz"]
+    nodes = [*DENSE, node("Softmax", "a"), node("Conv", "x w", "unknown")]
+    path = save(tmp_path / "m.onnx", nodes, DENSE_WEIGHTS, outputs=outputs)
+    with pytest.raises(ModelError, match=r"outputs 'y', 'z': say which one.*load\(path, output='y'\)"):
         load(path)
-    path = save(tmp_path / "m.onnx", [node("Add", "x q")], [])
-    model = onnx.load(path)
-    model.graph.input.append(helper.make_tensor_value_info("q", TensorProto.FLOAT, (4,)))
-    onnx.save(model, path)
-    with pytest.raises(ModelError, match="has 2 inputs, expected 1"):
-        load(path)
+    with pytest.raises(ModelError, match="has no output 'q', expected one of 'y', 'z'"):
+        load(path, output="q")
+    z = X @ numpy_helper.to_array(DENSE_WEIGHTS[0])
+    np.testing.assert_allclose([load(path, output="z")(x) for x in X], z, rtol=1e-5)
+    logits = load(path, output="a")(X[0])
+    np.testing.assert_allclose(load(path, output="y")(X[0]), np.exp(logits) / np.exp(logits).sum(), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"output is 'y', but .*m\.npz is no \.onnx file"):
+        load(tmp_path / "m.npz", output="y")
+
+
+def test_one_of_two_inputs(tmp_path):
+    for nodes in ([node("Add", "x q")], [*DENSE[:1], node("Relu", "z")]):
+        path = save(tmp_path / "m.onnx", nodes, DENSE_WEIGHTS)
+        model = onnx.load(path)
+        model.graph.input.append(helper.make_tensor_value_info("q", TensorProto.FLOAT, (4,)))
+        onnx.save(model, path)
+        if len(nodes) == 1:
+            with pytest.raises(ModelError, match=r"'y' depends on 2 of its inputs \(x, q\), expected 1"):
+                load(path)
+        else:
+            assert load(path).n_inputs == 4
+
+
+def test_nodes_may_come_in_any_order(tmp_path):
+    nodes = [node("Tanh", "n", "t"), node("Mul", "t s"), node("Sigmoid", "t", "s"), *DENSE[::-1]]
+    nodes.insert(0, node("BatchNormalization", "a g g g g", "n"))
+    constants = [*DENSE_WEIGHTS, tensor("g", w(3) ** 2)]
+    path = save(tmp_path / "m.onnx", nodes, constants)
+    y, _ = load(path).value_and_jacobian(X)
+    order = [nodes[place] for place in (5, 4, 0, 1, 3, 2)]
+    np.testing.assert_allclose(y, runtime(save(path, order, constants), X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, "batch"), (4, 5), ("batch", 4, 1), (4,)], ids=str)
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+def test_samples_in_columns(op, shape, tmp_path):
+    if op == "Gemm" and len(shape) != 2:
+        pytest.skip("Gemm takes matrices")
+    b = w(3, 1) if len(shape) > 1 else w(3)
+    constants = [
+        tensor("m", w(4, 1)[:, 0] if shape == (4,) else w(4, 1)),
+        tensor("w", w(3, 4)),
+        tensor("b", b),
+    ]
+    nodes = [node("Sub", "x m", "n"), node("MatMul", "w n", "z"), node("Add", "z b", "a"), node("Tanh", "a")]
+    if op == "Gemm":
+        nodes[1:3] = [node("Gemm", "w n b", "a")]
+    path = save(tmp_path / "m.onnx", nodes, constants, shape=shape)
+    x = X.T if shape[-1] in ("batch", 5) else X[:1].T
+    if len(shape) == 1:
+        x = X[0]
+    elif len(shape) == 3:
+        x = X[..., None]
+    expected = runtime(path, np.ascontiguousarray(x))
+    samples = x.reshape(5, 4) if len(shape) == 3 else np.atleast_2d(x.T)
+    y, _ = load(path).value_and_jacobian(samples)
+    expected = expected.reshape(5, 3) if len(shape) == 3 else np.atleast_2d(expected.T)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("trans_a", [0, 1])
+@pytest.mark.parametrize("trans_b", [0, 1])
+@pytest.mark.parametrize("first", [True, False])
+def test_gemm_with_rows_and_columns(first, trans_a, trans_b, tmp_path):
+    weight_shape = (4, 3) if first else (3, 4)
+    if trans_b if first else trans_a:
+        weight_shape = weight_shape[::-1]
+    constants = [tensor("w", w(*weight_shape)), tensor("c", w(1, 3) if first else w(3, 1))]
+    # The samples are rows of x, and Gemm gets them as the rows of A or as the columns of B.
+    name = "x" if bool(trans_a if first else trans_b) != first else "t"
+    inputs = f"{name} w c" if first else f"w {name} c"
+    gemm = node("Gemm", inputs, transA=trans_a, transB=trans_b, alpha=0.5, beta=2.0)
+    nodes = [gemm] if name == "x" else [node("Transpose", "x", "t"), gemm]
+    path = save(tmp_path / "m.onnx", nodes, constants, shape=("n", 4))
+    expected = runtime(path, X)
+    y, _ = load(path).value_and_jacobian(X)
+    np.testing.assert_allclose(y, expected if first else expected.T, rtol=1e-5, atol=1e-6)
+
+
+def test_axes_of_one_come_and_go(tmp_path):
+    nodes = [
+        node("Unsqueeze", "x last", "u"),
+        node("Transpose", "u", "t", perm=[2, 0, 1]),
+        node("Squeeze", "t first", "q"),
+        node("Reshape", "q around", "r"),
+        node("MatMul", "r w", "z"),
+        node("Squeeze", "z second", "a"),
+        node("Softmax", "a"),
+    ]
+    constants = [
+        *DENSE_WEIGHTS,
+        tensor("last", np.array([-1])),
+        tensor("first", np.array([0])),
+        tensor("second", np.array([1, 2])),
+        tensor("around", np.array([-1, 1, 1, 4])),
+    ]
+    assert_as_runtime(save(tmp_path / "m.onnx", nodes, constants), X)
+
+
+def test_constants_that_are_computed(tmp_path):
+    nodes = [
+        node("Transpose", "v", "t", perm=[1, 0]),
+        node("Reshape", "t shape", "r"),
+        node("Mul", "r row", "m"),
+        node("Slice", "long zero three", "s"),
+        node("Gather", "s order", "b"),
+        node("Gemm", "x m b"),
+    ]
+    constants = [
+        tensor("v", w(6, 2)),
+        tensor("shape", np.array([4, -1])),
+        tensor("row", w(1, 3)),
+        tensor("long", w(5)),
+        tensor("zero", np.array([1])),
+        tensor("three", np.array([4])),
+        tensor("order", np.array([2, 0, 1])),
+    ]
+    assert_as_runtime(save(tmp_path / "m.onnx", nodes, constants), X)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("two", "f4"), ("three", "f4"), ("three", "f8"), ("line", "f4"), ("line", "f8"), ("plane", "f8")],
+)
+def test_linear_models_exported_by_skl2onnx(kind, dtype, tmp_path):
+    pytest.importorskip("skl2onnx")
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    target = {"two": np.arange(60) % 2, "three": np.arange(60) % 3, "line": rng.normal(size=60)}
+    target["plane"] = rng.normal(size=(60, 2))
+    x = rng.normal(size=(60, 4))
+    model = (LogisticRegression() if kind in ("two", "three") else LinearRegression()).fit(x, target[kind])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(to_onnx(model, x[:1].astype(dtype)).SerializeToString())
+    y, _ = load(path).value_and_jacobian(x[:5].astype(dtype))
+    expected = model.predict_proba(x[:5]) if kind in ("two", "three") else model.predict(x[:5])
+    # The operators keep their weights in float32.
+    np.testing.assert_allclose(y, expected.reshape(y.shape), rtol=0, atol=1e-5)
 
 
 def test_clip_with_attributes(tmp_path):
@@ -407,6 +549,37 @@ def test_functions_are_refused(tmp_path):
         load(path)
 
 
-def test_opset_6_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="has opset 6, expected 7 or later"):
-        load(save(tmp_path / "m.onnx", DENSE, DENSE_WEIGHTS, opset=6))
+def test_opset_6(tmp_path):
+    nodes = [
+        node("BatchNormalization", "x g h m v", "n", is_test=1),
+        node("Add", "n shift", "s", broadcast=1, axis=1),
+        node("Dropout", "s", "d", is_test=1),
+        node("Gemm", "d w b", "z", broadcast=1),
+        node("Mul", "z b", "a", broadcast=1),
+        node("Softmax", "a"),
+    ]
+    constants = [*DENSE_WEIGHTS, *(tensor(name, w(4) ** 2) for name in ("g", "h", "m", "v", "shift"))]
+    old = load(save(tmp_path / "m.onnx", nodes, constants, opset=6))
+    for part in nodes:
+        kept = [a for a in part.attribute if a.name not in ("is_test", "broadcast", "axis")]
+        del part.attribute[:]
+        part.attribute.extend(kept)
+    expected = runtime(save(tmp_path / "new.onnx", nodes, constants, opset=7), X)
+    np.testing.assert_allclose(old.value_and_jacobian(X)[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([node("Dropout", "x")], "drops units at random"),
+        ([node("BatchNormalization", "x w w w w")], "does not normalise samples with fixed statistics"),
+    ],
+)
+def test_opset_6_in_training(nodes, message, tmp_path):
+    with pytest.raises(ModelError, match=message):
+        load(save(tmp_path / "m.onnx", nodes, [tensor("w", w(4))], opset=6))
+
+
+def test_opset_5_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="has opset 5, expected 6 or later"):
+        load(save(tmp_path / "m.onnx", DENSE, DENSE_WEIGHTS, opset=5))

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from fastjac import reference
 from fastjac.models.files import ModelError, load
-from fastjac.models.onnx.wire import parse
 
 onnx = pytest.importorskip("onnx")
 helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
@@ -123,14 +122,6 @@ def test_mutations_are_refused_or_right(original, tmp_path_factory, data):
     assert_refused_or_right(bytes(mutated), tmp_path_factory.mktemp("mutated"))
 
 
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30))
-def test_numbers_are_read_as_protobuf_reads_them(numbers):
-    proto = TensorProto(int64_data=numbers, dims=numbers)
-    message = parse(proto.SerializeToString(), "Tensor")
-    assert message["int64_data"].tolist() == numbers
-    assert message["dims"].tolist() == numbers
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -140,10 +131,9 @@ def test_numbers_are_read_as_protobuf_reads_them(numbers):
         b"\xff" * 20,
         b"\x3b",
         b"\x38\x01",
-        b"\x3a\x00\x3a\x00",
         b"\x42\x02\x12\x00",
     ],
-    ids=range(8),
+    ids=range(7),
 )
 def test_broken_protobuf(data, tmp_path):
     path = tmp_path / "m.onnx"
@@ -165,7 +155,7 @@ def test_shapes_larger_than_the_file_are_refused(tmp_path):
 def test_wide_inputs_are_refused_before_anything_is_made(tmp_path):
     relu = [helper.make_node("Relu", ["x"], ["y"])]
     for shape in (("batch", 10**12), ("batch", 10**6, 10**6), ("batch", 5000)):
-        with pytest.raises(ModelError, match=r"hundred times the size|5000"):
+        with pytest.raises(ModelError, match=r"far more memory than a network|5000"):
             load(write(tmp_path, [], relu, shape=shape))
 
 
@@ -173,14 +163,14 @@ def test_one_tensor_named_very_often_is_refused(tmp_path):
     nodes = [helper.make_node("MatMul", [f"t{n}", "w"], [f"t{n + 1}"]) for n in range(1000)]
     nodes[0].input[0], nodes[-1].output[0] = "x", "y"
     constants = [tensor("w", np.zeros((200, 200), np.float32))]
-    with pytest.raises(ModelError, match="more than a hundred times the size of the file"):
+    with pytest.raises(ModelError, match="far more memory than a network"):
         load(write(tmp_path, constants, nodes, shape=("batch", 200)))
 
 
 def test_doubling_constants_is_refused(tmp_path):
     nodes = [helper.make_node("Concat", [f"w{n}", f"w{n}"], [f"w{n + 1}"], axis=0) for n in range(60)]
     nodes.append(helper.make_node("Add", ["x", "w60"], ["y"]))
-    with pytest.raises(ModelError, match="more than a hundred times the size of the file"):
+    with pytest.raises(ModelError, match="far more memory than a network"):
         load(write(tmp_path, [tensor("w0", np.zeros(4, np.float32))], nodes))
 
 

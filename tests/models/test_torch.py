@@ -149,6 +149,77 @@ def test_parametrized_weights_are_read_as_computed():
     assert_same(nn.Sequential(linear, nn.Tanh()).double().eval(), torch.randn(2, 4, dtype=torch.float64))
 
 
+def layer_state(module):
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def assert_read_as_in_eval(module, x):
+    """Assert that a module in train mode is read as in eval mode, twice the same, and untouched."""
+    module.train()
+    before = layer_state(module)
+    first, second = from_torch(module), from_torch(module)
+    assert module.training
+    assert before.keys() == module.state_dict().keys()
+    assert all(torch.equal(value, module.state_dict()[key]) for key, value in before.items())
+    for a, b in zip(first.layers, second.layers, strict=True):
+        assert a.w.tobytes() == b.w.tobytes()
+        assert a.b.tobytes() == b.b.tobytes()
+    with torch.no_grad():
+        expected = module.eval()(x).numpy()
+    np.testing.assert_allclose([first(row) for row in x.numpy()], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:`?torch.nn.utils.weight_norm")
+@pytest.mark.parametrize(
+    "computed",
+    [
+        torch.nn.utils.parametrizations.spectral_norm,
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.parametrizations.orthogonal,
+        torch.nn.utils.spectral_norm,
+        torch.nn.utils.weight_norm,
+        lambda layer: torch.nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+        lambda layer: torch.nn.utils.prune.random_unstructured(layer, "bias", 0.5),
+        lambda layer: torch.nn.utils.prune.ln_structured(
+            torch.nn.utils.prune.l1_unstructured(layer, "weight", 0.3), "weight", 0.3, n=2, dim=0
+        ),
+    ],
+    ids=lambda function: function.__module__.rpartition(".")[2] + "." + function.__name__,
+)
+def test_weights_that_are_computed_are_read_as_in_eval(computed):
+    torch.manual_seed(0)
+    module = nn.Sequential(computed(nn.Linear(4, 5)), nn.BatchNorm1d(5), nn.Tanh(), computed(nn.Linear(5, 3)))
+    module.double()
+    x = torch.randn(6, 4, dtype=torch.float64)
+    module(x)
+    assert_read_as_in_eval(module, x)
+
+
+def test_a_weight_computed_twice_is_refused():
+    layer = torch.nn.utils.prune.l1_unstructured(nn.Linear(4, 3), "weight", 0.5)
+    hook = next(iter(layer._forward_pre_hooks.values()))
+    layer.register_forward_pre_hook(hook)
+    with pytest.raises(ValueError, match=r"0 \(Linear\) has 2 hooks that compute its weight"):
+        from_torch(nn.Sequential(layer))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+def test_compiled_modules_are_read_as_the_original():
+    module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    expected = from_torch(module)
+    inner = nn.Sequential(torch.compile(module[0]), *module[1:])
+    in_place = copy.deepcopy(module)
+    in_place.compile()
+    for compiled in (torch.compile(module), inner, in_place):
+        net = from_torch(compiled)
+        for layer, other in zip(net.layers, expected.layers, strict=True):
+            np.testing.assert_array_equal(layer.w, other.w)
+    compiled = torch.compile(module)
+    compiled.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=r"has the hook .*<lambda>, which may change its output"):
+        from_torch(compiled)
+
+
 class Residual(nn.Module):
     def __init__(self):
         super().__init__()
@@ -156,6 +227,15 @@ class Residual(nn.Module):
 
     def forward(self, x):
         return x + self.layers(x)
+
+
+class Convolving(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+
+    def forward(self, x):
+        return self.layers(x)
 
 
 class DoubledLinear(nn.Linear):
@@ -174,6 +254,14 @@ def patched():
     [
         (Residual(), r"^Residual is not a layer.*pass torch.nn.Sequential.*torch.onnx.export"),
         (nn.Sequential(nn.Sequential(nn.ReLU(), Residual())), r"^0\.1 \(Residual\) is not a layer"),
+        (
+            Convolving(),
+            r"^Convolving has a forward of its own, and in it layers\.0 \(Conv2d\), which is not a",
+        ),
+        (nn.Sequential(nn.LayerNorm(3)), r"^0 \(LayerNorm\) is not a layer that fastjac reads \([^.]*\)$"),
+        (nn.Sequential(nn.PReLU()), r"^0 \(PReLU\) is not a layer that fastjac reads \([^.]*\)$"),
+        (nn.Sequential(nn.Linear(3, 3, device="meta")), "its weight is on the device meta"),
+        (nn.Sequential(nn.Linear(3, 3, dtype=torch.complex64)), "its weight has dtype torch.complex64"),
         (DoubledLinear(3, 3), "^DoubledLinear is not a layer"),
         (patched(), "^Linear is not a layer"),
         (nn.Conv1d(3, 3, 1), "^Conv1d is not a layer"),
@@ -191,14 +279,36 @@ def patched():
     ids=lambda value: "" if isinstance(value, str) else None,
 )
 def test_clear_no(module, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         from_torch(module)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", ["trace", "script"])
+def test_torchscript_is_refused_as_what_it_is(make):
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    examples = [torch.zeros(2, 4)] if make == "trace" else []
+    made = getattr(torch.jit, make)(module, *examples)
+    for script in (made, nn.Sequential(made)):
+        with pytest.raises(ValueError, match=r"is TorchScript, .*pass the module that it was made from$"):
+            from_torch(script)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_modules_are_refused_as_what_they_are():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    try:
+        quantized = torch.ao.quantization.quantize_dynamic(module, {nn.Linear})
+    except (AttributeError, RuntimeError) as error:
+        pytest.skip(f"this PyTorch cannot quantize here: {error}")
+    with pytest.raises(ValueError, match=r"0 \(Linear\) is quantized.*pass the module of floats"):
+        from_torch(quantized)
 
 
 def test_hooks_are_refused():
     module = nn.Sequential(nn.Linear(3, 3))
     module[0].register_forward_hook(lambda *_: None)
-    with pytest.raises(ValueError, match=r"0 \(Linear\) has forward hooks"):
+    with pytest.raises(ValueError, match=r"0 \(Linear\) has the hook .*<lambda>.*call remove\(\)"):
         from_torch(module)
 
 

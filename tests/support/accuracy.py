@@ -24,17 +24,17 @@ def rounded_once(net, x):
         variance = (a**2 + variance) @ layer.w**2 + z**2
         size = np.sqrt((layer.w**2).T @ jac**2)
         if layer.activation.name in HEADS_ONLY:
-            s = reference._softmax(z)
+            s = reference.softmax(z)
             a, size = reference._head(z, layer.activation), size + s @ size
             shift = 2 * np.sqrt(variance.max())
             if layer.activation.name == "softmax":
                 return np.max(s * (1 + shift)), np.max(s[:, None] * size) * (1 + shift)
             return np.max(np.abs(a)) + shift, np.max(size) * (1 + shift)
-        slope = np.abs(reference._slope(z, layer.activation))
+        slope = np.abs(reference.slope(z, layer.activation))
         # A smooth activation's slope is as wrong as its argument.
         smooth = layer.activation.name not in ("identity", "relu", "leaky_relu", "relu6", "hard_tanh")
         jac = size * (slope + smooth * np.sqrt(variance))[:, None]
-        a = reference._elementwise(z, layer.activation)
+        a = reference.elementwise(z, layer.activation)
         variance = slope**2 * variance + a**2
     return np.max(np.sqrt(variance)), np.max(jac)
 

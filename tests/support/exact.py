@@ -47,7 +47,7 @@ def _elementwise_mpmath(z, activation):
 
 
 def _elementwise_extended(z, activation):
-    return reference._elementwise(z, activation), reference._slope(z, activation)
+    return reference.elementwise(z, activation), reference.slope(z, activation)
 
 
 def _head(z, jac, exp, log):

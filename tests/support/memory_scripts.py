@@ -147,17 +147,20 @@ def loop(dtype):
 
     from fastjac.kernels import routines
     from fastjac.kernels.context import Context
+    from fastjac.kernels.llvm.intrinsics import address as address_of
 
     case = Case((20, 32, 5), dtype=np.dtype(dtype).type)
     net, x = case.network(), case.x()
     y, jac = net.value_and_jacobian(x)
     context = Context(net.packed)
-    routine, address = routines.routine("value_and_jacobian", net.dtype), context.address
+    routine, address = routines.routine(net.dtype), context.address
+
+    mode = routines.VALUE_AND_JACOBIAN
 
     @njit
     def repeat(times, address, x, y, jac):
         for _ in range(times):
-            routine(address, x, y, jac)
+            routine(address, mode, 1, address_of(x), 0, address_of(y), address_of(jac))
 
     def counted(times):
         before = rtsys.get_allocation_stats()

@@ -87,8 +87,8 @@ def _walk(net, x):
         spread = (np.abs(a) + spread) @ np.abs(layer.w) + np.abs(layer.b)
         yield layer, z, spread
         if layer.activation.name not in HEADS_ONLY:
-            a = reference._elementwise(z, layer.activation)
-            spread = spread * np.abs(reference._slope(z, layer.activation))
+            a = reference.elementwise(z, layer.activation)
+            spread = spread * np.abs(reference.slope(z, layer.activation))
 
 
 def tolerances(net, x):
@@ -102,19 +102,19 @@ def tolerances(net, x):
     tiny = 2.0**20 * float(np.finfo(net.dtype).tiny)
     head, z, spread = walk[-1]
     if head.activation.name == "softmax":
-        y = reference._softmax(z) * (1 + 2 * spread.max())
+        y = reference.softmax(z) * (1 + 2 * spread.max())
     elif head.activation.name == "log_softmax":
-        y = np.abs(reference._log_softmax(z)) + 2 * spread.max()
+        y = np.abs(reference.log_softmax(z)) + 2 * spread.max()
     else:
-        y = np.abs(reference._elementwise(z, head.activation)) + 2 * spread
+        y = np.abs(reference.elementwise(z, head.activation)) + 2 * spread
     bound = np.eye(net.n_outputs)
     for layer, z, _ in reversed(walk):
         name = layer.activation.name
         if name in HEADS_ONLY:
-            s = reference._softmax(z)
+            s = reference.softmax(z)
             bound = (bound + s) * (s[:, None] if name == "softmax" else 1)
         else:
-            slope = np.abs(reference._slope(z, layer.activation))
+            slope = np.abs(reference.slope(z, layer.activation))
             smooth = name not in ("identity", "relu", "leaky_relu", "relu6", "hard_tanh")
             bound = bound * (np.maximum(slope, 1) if smooth else slope)
         bound = bound @ np.abs(layer.w).T

@@ -35,7 +35,7 @@ def fork():
         if not child:
             signal.alarm(60)
             right = threading.active_count() == 1 and same(net.value_and_jacobian(x, threads=3), expected)
-            os._exit(0 if right and threading.active_count() == 3 else 1)
+            os._exit(0 if right and threading.active_count() <= 3 else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     busy.join()
     assert same(net.value_and_jacobian(x, threads=3), expected)
@@ -77,7 +77,7 @@ def threads_left(before):
     for _ in range(1000):
         left = threads_of_process() - before
         if left <= 0:
-            break
+            return 0
         time.sleep(0.005)
     return left
 
@@ -86,7 +86,7 @@ def interrupt(n_threads, what):
     """Print how many seconds Ctrl-C took, how many threads it leaves, and whether the next call is right."""
     net = network()
     expected = net.value_and_jacobian(samples(300))
-    before = threads_of_process()
+    before = threads_of_process() + int(n_threads) - 1  # The helpers stay, for the next batch.
     call, sent = long_batch(what, int(n_threads)), []
 
     def send():

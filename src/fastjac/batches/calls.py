@@ -15,9 +15,9 @@ from fastjac.arguments import as_outputs, as_samples, check_array
 from fastjac.batches import threads
 from fastjac.batches.chunks import (
     GROUP,
-    LONGEST,
+    HELD,
+    call_terms,
     chunks,
-    group_of,
     helpers,
     plain,
     rows,
@@ -29,7 +29,6 @@ from fastjac.kernels.packing import Packed
 from fastjac.kernels.signatures import SIGNATURES
 
 Array = NDArray[Any]
-HELD = 1 << 16  # multiply-adds of one sample that keeps the interpreter's lock: handing it over takes as long
 SHORT = 1 << 14  # numbers of an input that are converted at once, not chunk by chunk
 RESULT_BYTES = 16 << 20  # of the Jacobians that an iterator makes at a time
 
@@ -41,8 +40,8 @@ class Calls:
     ----------
     packed : Packed
         The network's weights.
-    input_names : tuple of str, optional
-        Names of the N inputs.
+    input_names, output_names : tuple of str, optional
+        Names of the N inputs and of the M outputs.
 
     Attributes
     ----------
@@ -50,6 +49,8 @@ class Calls:
         The routines as `functions.bound` makes them, each when it is first called.
     contexts : Contexts
         The memory that calls work in.
+    sizes, names : mapping of str to int, and to tuple of str or None
+        Of the inputs, ``"n"``, and of the outputs, ``"m"``.
     costs : mapping of str to int
         Multiply-adds of one sample in each routine.
     """
@@ -59,11 +60,17 @@ class Calls:
     vjp: Callable[..., Any]
     jvp: Callable[..., Any]
 
-    def __init__(self, packed: Packed, input_names: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        packed: Packed,
+        input_names: tuple[str, ...] | None = None,
+        output_names: tuple[str, ...] | None = None,
+    ) -> None:
         self.contexts = Contexts(packed)
         self.sizes = dict(zip("nm", self.contexts.sizes, strict=True))
         self.dtype = packed.dtype
-        self._packed, self._input_names = packed, input_names
+        self._packed = packed
+        self.names = {"n": input_names, "m": output_names}
         passes, both = sample_costs(packed)
         self.costs = {name: both if name == "value_and_jacobian" else passes for name in SIGNATURES}
         for name in SIGNATURES:
@@ -71,8 +78,7 @@ class Calls:
 
     def _first(self, name: str, *arguments: Any) -> Any:
         """Make a routine's function, and call it."""
-        cost = self.costs[name]
-        function = bound(name, self.dtype, self.contexts, max(LONGEST // cost, group_of(cost)), cost > HELD)
+        function = bound(name, self.dtype, self.contexts, *call_terms(self.costs[name]))
         setattr(self, name, function)
         return function(*arguments)
 
@@ -110,8 +116,8 @@ class Calls:
             return tuple(result)
         n_threads, signature = threads.thread_count(n_threads), SIGNATURES[name]
         inputs = {
-            label: as_samples(value, label, self.sizes[signature.inputs[label]])
-            for label, value in given.items()
+            label: as_samples(value, label, self.sizes[axis], self.names[axis])
+            for (label, value), axis in zip(given.items(), signature.inputs.values(), strict=True)
         }
         lead = inputs["x"].shape[:-1]
         samples, cost = math.prod(lead), self.costs[name]

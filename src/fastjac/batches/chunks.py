@@ -19,6 +19,7 @@ Rows = Callable[[int, int], Array]
 # take up to this many together, counted from the first that they get.
 GROUP = 32
 # Work is counted in multiply-adds, of which a core does 2 to 60 in a nanosecond.
+HELD = 1 << 16  # One sample that takes less keeps the interpreter's lock: handing it over takes as long.
 SHORTEST = 500_000  # A thread takes a few microseconds to get a chunk.
 LONGEST = 500_000_000  # Ctrl-C waits for the chunks that are being worked on.
 HEAVIEST = 4 * LONGEST  # of a group: less would forgo what taking samples together gains
@@ -29,6 +30,11 @@ def sample_costs(packed: Packed) -> tuple[int, int]:
     """Return a sample's multiply-adds without and with the Jacobian, thirty for each activation."""
     passes = 1000 + 2 * sum(layer.w.size + 30 * layer.b.size for layer in packed.layers)
     return passes, passes + packed.plan.multiply_adds
+
+
+def call_terms(cost: int) -> tuple[int, bool]:
+    """Return the most samples of one call, and whether that of one sample lets other threads run."""
+    return max(LONGEST // cost, group_of(cost)), cost > HELD
 
 
 def group_of(cost: int) -> int:

@@ -33,7 +33,7 @@ def sensitivity(calls: Calls, x: ArrayLike, reduce: str, n_threads: int) -> Arra
     """Return what `Network.sensitivity` says."""
     if reduce not in (*MEANS, *NORMS):
         raise ValueError(f"reduce is {reduce!r}, expected one of {', '.join((*MEANS, *NORMS))}")
-    samples = as_samples(x, "x", calls.sizes["n"])
+    samples = as_samples(x, "x", calls.sizes["n"], calls.names["n"])
     lead = samples.shape[:-1]
     room = _Room(calls, rows(samples, lead, calls.dtype))
     count = samples.size // calls.sizes["n"]

@@ -1,8 +1,7 @@
-"""What this machine allows: its multiply-adds and bandwidths, and the least time of a network's Jacobian."""
+"""A machine's multiply-adds and bandwidths, and the least time of a network's Jacobian."""
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import math
@@ -14,16 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastjac.kernels.caches import cache_sizes
 from fastjac.layers import FLOATS, HEADS_ONLY, as_activation
 from fastjac.plan import Plan
 
-# Taken where the operating system does not say.
-_USUAL_CACHES = (32 << 10, 512 << 10, 8 << 20)
 _MEMORY_BYTES = 128 << 20
 
 
 class Level(NamedTuple):
-    """A cache or the memory: bytes it holds, and bytes a second that one core reads and writes."""
+    """A cache or the memory: the bytes it holds, and the bytes a second that one core reads and writes."""
 
     name: str
     size: float
@@ -32,7 +30,7 @@ class Level(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """One core: multiply-adds a second by dtype's name, and the levels from L1 to the memory."""
+    """One core: multiply-adds a second by the dtype's name, and the levels from L1 to the memory."""
 
     processor: str
     peaks: dict[str, float]
@@ -44,7 +42,7 @@ class Machine(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """One pass of the computation: its multiply-adds, and the seconds they and its traffic take at least."""
+    """One pass of the computation: its multiply-adds, and the least seconds for them and for its traffic."""
 
     name: str
     multiply_adds: float
@@ -54,7 +52,7 @@ class Pass(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Return the larger of both, as they overlap."""
+        """Return the larger of both, since they overlap."""
         return max(self.arithmetic, self.traffic)
 
 
@@ -66,39 +64,40 @@ def passes(
     head: str = "softmax",
     batch: int = 1,
 ) -> tuple[Pass, ...]:
-    """Return the passes over the weights that ``batch`` inputs take at this machine's limit.
+    """Return the passes over the weights for ``batch`` inputs, at this machine's limit.
 
     Parameters
     ----------
     sizes : sequence of int
         Inputs, hidden units of each layer, outputs.
     active : sequence of float
-        Units of each hidden layer whose slope is not zero.
+        The number of units in each hidden layer whose slope is not zero.
     dtype : float32 or float64
-        Of the network.
+        The network's.
     machine : Machine
         From `measure`.
     head : str
-        With softmax and log_softmax, one row of the Jacobian follows from the others.
+        With softmax and log_softmax, one row of the Jacobian follows from the other rows.
     batch : int
-        Inputs, all of which one pass over the weights may serve.
+        The number of inputs. One pass over the weights may serve them all.
 
     Notes
     -----
-    The passes follow each other, since the slopes come out of the forward pass. In each, arithmetic and
-    traffic overlap at best, so that it takes the larger of the two:
+    The passes follow each other, since the backward pass needs the slopes of the forward pass. In each pass
+    arithmetic and traffic overlap at best, so it takes the larger of the two:
 
     - forward: one multiply-add for each weight from an active unit, and one read of these weights from
-      the smallest cache that holds all weights. A single input is bound by that read.
+      the smallest cache that holds all weights. That read bounds a single input.
     - backward: the multiply-adds of the cheapest order of the matrix chain over active units, for M - 1
-      rows under softmax or log_softmax; the read of the weights it needs; and the write of ``jac`` to
+      rows under softmax or log_softmax; one read of the weights in it; and the write of ``jac`` to
       the smallest level that holds it.
 
-    With few inputs, carrying their tangents along is faster: after a forward pass of the first layer, whose
-    weights are its tangents, the other layers take 1 + N multiply-adds for each weight, and one read of it.
+    With few inputs, carrying their tangents along is faster. The weights of the first layer are its
+    tangents, so its forward pass is all; the other layers take 1 + N multiply-adds for each weight, and one
+    read of it.
 
-    Elementwise work (activations, scaling rows, the spared row) and the call are not counted: they make
-    the true limit a little higher.
+    The limit leaves out elementwise work (activations, scaling rows, the spared row) and the call. The true
+    limit is a little higher.
     """
     dtype = np.dtype(dtype)
     peak = machine.peaks[dtype.name]
@@ -158,24 +157,11 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def cache_sizes() -> tuple[int, ...]:
-    """Return the bytes of the data caches from L1 on, as Linux tells them, else usual ones."""
-    found = {}
-    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            kind, level, size = ((folder / name).read_text().strip() for name in ("type", "level", "size"))
-            if kind != "Instruction":
-                found[int(level)] = int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(size[-1], 0)
-        except (OSError, ValueError):
-            continue
-    return tuple(found[level] for level in sorted(found)) or _USUAL_CACHES
-
-
 @functools.cache
 def measure() -> Machine:
     """Measure this machine on the calling thread, in about two seconds.
 
-    A level is measured on as many bytes as the geometric mean of its size and that of the level before.
+    Each level is measured on an array whose size is the geometric mean of its own and the previous one's.
     """
     from fastjac.bench import machine
 
@@ -191,111 +177,3 @@ def measure() -> Machine:
     nbytes = max(4 * before, _MEMORY_BYTES)
     levels.append(Level("memory", math.inf, machine.read_bandwidth(nbytes), machine.write_bandwidth(nbytes)))
     return Machine(processor(), peaks, tuple(levels))
-
-
-def sizes_of(text: str) -> tuple[int, ...]:
-    """Return the layer sizes that ``500-100-10`` names."""
-    try:
-        sizes = tuple(int(part) for part in text.split("-"))
-    except ValueError:
-        sizes = ()
-    if len(sizes) < 2 or min(sizes) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 500-100-10")
-    return sizes
-
-
-def positive(text: str) -> int:
-    """Return a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is less than 1")
-    return number
-
-
-def share_of(text: str) -> float:
-    """Return a share between 0 and 1."""
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return share
-
-
-def activation_of(text: str) -> str:
-    """Return the activation ``text`` if it is one."""
-    try:
-        return str(as_activation(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that describe random networks."""
-    parser.add_argument(
-        "--shape", type=sizes_of, nargs="+", default=[(500, 100, 10)], metavar="N-H-M",
-        help="inputs, hidden units of each layer, outputs (default: 500-100-10)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--activation", type=activation_of, default="relu", help="of hidden layers (default: relu)"
-    )
-    parser.add_argument(
-        "--head", type=activation_of, default="softmax", help="of the last layer (default: softmax)"
-    )
-    parser.add_argument(
-        "--dtype",
-        nargs="+",
-        choices=("float64", "float32"),
-        default=["float64", "float32"],
-        help="default: both",
-    )
-    parser.add_argument(
-        "--batch", type=positive, nargs="+", metavar="B", help="inputs per call (default: a single x)"
-    )
-    parser.add_argument(
-        "--active", type=share_of, default=0.5, metavar="SHARE", help="of the ReLUs, active (default: 0.5)"
-    )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``fastjac limits``."""
-    add_network_arguments(parser)
-
-
-def describe(machine: Machine) -> str:
-    """Return the machine's figures as text."""
-    lines = [f"{machine.processor}, one core"]
-    lines += [
-        f"{name:8} {peak / 1e9:6.1f} billion multiply-adds a second" for name, peak in machine.peaks.items()
-    ]
-    for level in machine.levels:
-        size = f"{level.size / 1024:,.0f} KiB" if math.isfinite(level.size) else ""
-        lines.append(
-            f"{level.name:8} {size:>10}  read {level.read / 1e9:6.1f}, write {level.write / 1e9:6.1f} GB/s"
-        )
-    return "\n".join(lines)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print what the machine does and the least time of each network."""
-    machine = measure()
-    print(describe(machine))
-    for sizes in args.shape:
-        share = args.active if args.activation == "relu" else 1.0
-        active = [share * size for size in sizes[1:-1]]
-        for dtype in args.dtype:
-            for batch in args.batch or [1]:
-                _print_limit(sizes, active, dtype, machine, args.head, batch)
-    return 0
-
-
-def _print_limit(
-    sizes: Sequence[int], active: Sequence[float], dtype: str, machine: Machine, head: str, batch: int
-) -> None:
-    parts = passes(sizes, active, dtype, machine, head, batch)
-    total = sum(part.seconds for part in parts) / batch
-    name = "-".join(map(str, sizes)) + (f", batch of {batch}, each" if batch > 1 else "")
-    print(f"\n{name}, {dtype}: at least {total * 1e6:.2f} us")
-    for part in parts:
-        print(
-            f"  {part.name:8} {part.multiply_adds / batch:13,.0f} multiply-adds"
-            f" {part.arithmetic / batch * 1e6:9.2f} us, {part.level} {part.traffic / batch * 1e6:9.2f} us"
-        )

@@ -1,10 +1,11 @@
-"""Measurements in compiled loops: multiply-adds in registers, passes over an array, a routine alone."""
+"""Measures in compiled loops: multiply-adds in registers, passes over an array, a routine alone."""
 
 # numba's decorators are not typed.
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from numba.extending import intrinsic
 
 from fastjac.kernels.llvm.intrinsics import address
 from fastjac.kernels.llvm.vectors import INT, TARGET, Loop, Vectors
+from fastjac.kernels.routines import VALUE_AND_JACOBIAN
 
 # Vectors in flight: enough to hide a latency of four cycles on two units, few enough for the registers.
 CHAINS = 24 if TARGET.registers == 32 else 12
@@ -110,14 +112,15 @@ def _run_stream(array, lines, repeats):
         _write(array.dtype, address(array), lines, True)
 
 
-def repeated(routine: Callable[..., int]) -> Callable[..., int]:
-    """Return a compiled ``f(count, *arguments)`` that calls ``routine`` without Python in between."""
+@functools.cache
+def repeated(routine: Any) -> Callable[..., int]:
+    """Return a compiled ``f(count, context, x, y, jac)`` that calls the routine without Python in between."""
 
     @njit
-    def repeat(count, *arguments):
+    def repeat(count, context, x, y, jac):
         status = 0
         for _ in range(count):
-            status |= routine(*arguments)
+            status |= routine(context, VALUE_AND_JACOBIAN, 1, address(x), 0, address(y), address(jac))
         return status
 
     result: Callable[..., int] = repeat
@@ -150,12 +153,12 @@ def multiply_adds_per_second(dtype: np.dtype[Any]) -> float:
 
 
 def _aligned(nbytes: int) -> tuple[Any, int]:
-    """Return an array on a cache line's boundary and how many whole lines of `LINE_BYTES` they hold."""
+    """Return an array that starts a cache line, and how many whole lines of `LINE_BYTES` it holds."""
     lines = max(1, nbytes // LINE_BYTES)
     room = np.zeros(lines * LINE_BYTES + _ALIGNMENT, np.uint8)
     first = -room.ctypes.data % _ALIGNMENT
     array = room[first : first + lines * LINE_BYTES].view(np.float64)
-    array.fill(0)  # pages never written share one page of zeros, which stays in L1
+    array.fill(0)  # pages never written share one page of zeros, which would stay in L1
     return array, lines
 
 

@@ -1,4 +1,4 @@
-"""One random network with an input, and the answer that every peer must give."""
+"""A network, an input, and the answer that every peer must give."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fastjac import reference
-from fastjac.bench.peers.activations import VALUES
-from fastjac.layers import Activation, Layer, as_layers
+from fastjac.layers import HEADS_ONLY, Activation, Layer, as_layers
 
 Array = NDArray[np.floating[Any]]
 
 # The largest difference from the float64 reference, as a share of the largest entry.
 TOLERANCES = {"float32": 1e-3, "float64": 1e-10}
 
-# Activation -> the pre-activations between which its slope is not zero: units outside are inactive.
-ACTIVE_RANGES = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}
-KINKS = {"relu": (0.0,), "leaky_relu": (0.0,), "elu": (0.0,), "relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}
 _KINK_MARGIN = 2e-5  # more than the rounding of a float32 pre-activation of order one
 
 
 class NotApplicableError(Exception):
-    """A peer cannot compute this network; the message says what it lacks."""
+    """A peer cannot compute this network; the message says why."""
 
 
 class Problem(NamedTuple):
@@ -63,8 +59,17 @@ class Problem(NamedTuple):
         shape = (*self.x.shape[:-1], self.sizes[-1])
         return np.zeros(shape, self.dtype), np.zeros((*shape, self.sizes[0]), self.dtype)
 
+    def single(self) -> Array:
+        """Return the input (N,); raise `NotApplicableError` if it is a batch."""
+        if self.batch is not None:
+            raise NotApplicableError("one input at a time")
+        return self.x
 
-# Computes y and jac, in whatever kind of array the peer has.
+
+# The end of the names of peers that compute y without jac.
+VALUE_ALONE = "value alone"
+
+# Computes y and jac in whatever kind of array the peer has; jac is None where it computes the value alone.
 Call = Callable[[], tuple[Any, Any]]
 
 
@@ -79,8 +84,7 @@ def random_problem(
 ) -> Problem:
     """Return a network of scaled normal weights in which ``share`` of the ReLUs are active.
 
-    Each relu layer's biases are shifted by one number so that this holds over all inputs. Inputs that
-    come so near to a kink that rounding may choose its side are drawn again.
+    One number shifts the biases of a relu layer so that this holds over all inputs.
     """
     rng = np.random.default_rng(seed)
     xs = rng.standard_normal((batch or 1, sizes[0]))
@@ -91,16 +95,33 @@ def random_problem(
         b = 0.1 * rng.standard_normal(fan_out)
         if activation == "relu" and number < len(sizes):
             b -= _threshold(a @ w + b, share)
-        pairs.append((w.astype(dtype), b.astype(dtype)))
+        pairs.append((w, b))
         a = np.maximum(a @ w + b, 0)
+    return _problem(as_layers(pairs, activation, head, dtype), xs, batch, rng)
 
-    layers = as_layers(pairs, activation, head, dtype)
+
+def model_problem(
+    layers: Sequence[Layer], dtype: DTypeLike | None = None, batch: int | None = None, seed: int = 0
+) -> Problem:
+    """Return the network of ``layers``, in ``dtype`` if given, with standard normal inputs."""
+    *hidden, head = (layer.activation for layer in layers)
+    checked = as_layers([layer[:2] for layer in layers], hidden, head, dtype)
+    rng = np.random.default_rng(seed)
+    return _problem(checked, rng.standard_normal((batch or 1, checked[0].w.shape[0])), batch, rng)
+
+
+def _problem(layers: tuple[Layer, ...], xs: Array, batch: int | None, rng: np.random.Generator) -> Problem:
+    """Return the problem at ``xs`` (B, N), after drawing again the inputs that are next to a kink.
+
+    There, rounding may choose the side, and two right answers differ.
+    """
+    dtype = layers[0].w.dtype
     xs = xs.astype(dtype).astype(np.float64)
     for _ in range(100):
         near = _near_kink(xs, layers)
         if not near.any():
             break
-        xs[near] = rng.standard_normal((int(near.sum()), sizes[0])).astype(dtype)
+        xs[near] = rng.standard_normal((int(near.sum()), xs.shape[1])).astype(dtype)
     x = xs.astype(dtype) if batch else xs[0].astype(dtype)
     return Problem(layers, x, _active_counts(xs, layers))
 
@@ -114,28 +135,31 @@ def _threshold(z: Array, share: float) -> float:
 
 
 def _pre_activations(xs: Array, layers: Sequence[Layer]) -> list[Array]:
-    """Return the hidden layers' pre-activations (B, fan_out) in float64."""
+    """Return each layer's pre-activations (B, fan_out) in float64."""
     collected = []
     a = xs
-    for layer in layers[:-1]:
-        z = a @ layer.w.astype(np.float64) + layer.b
-        collected.append(z)
-        a = VALUES[layer.activation.name](z, layer.activation.parameter)
+    for layer in layers:
+        collected.append(a @ layer.w.astype(np.float64) + layer.b)
+        if layer.activation.name not in HEADS_ONLY:
+            a = reference.elementwise(collected[-1], layer.activation)
     return collected
 
 
 def _near_kink(xs: Array, layers: Sequence[Layer]) -> NDArray[np.bool_]:
+    """Return for each of ``xs`` (B, N) whether a unit is next to a kink."""
     near = np.zeros(len(xs), bool)
-    for z, layer in zip(_pre_activations(xs, layers), layers, strict=False):
-        for kink in KINKS.get(layer.activation.name, ()):
-            near |= (np.abs(z - kink) < _KINK_MARGIN).any(axis=1)
+    for z, layer in zip(_pre_activations(xs, layers), layers, strict=True):
+        margin = _KINK_MARGIN * max(1.0, float(np.abs(z).mean()))
+        for kink in layer.activation.kinks:
+            near |= (np.abs(z - kink) < margin).any(axis=1)
     return near
 
 
 def _active_counts(xs: Array, layers: Sequence[Layer]) -> tuple[float, ...]:
+    """Return the mean number of active units of each hidden layer."""
     counts = []
-    for z, layer in zip(_pre_activations(xs, layers), layers, strict=False):
-        low, high = ACTIVE_RANGES.get(layer.activation.name, (-np.inf, np.inf))
+    for z, layer in zip(_pre_activations(xs, layers)[:-1], layers[:-1], strict=True):
+        low, high = layer.activation.active
         counts.append(float(((z > low) & (z < high)).sum(axis=1).mean()))
     return tuple(counts)
 
@@ -143,27 +167,43 @@ def _active_counts(xs: Array, layers: Sequence[Layer]) -> tuple[float, ...]:
 def disagreement(problem: Problem, y: Any, jac: Any) -> float:
     """Return the largest error of ``y`` and ``jac`` as a share of the reference's largest entry.
 
-    Of a batch, at most 32 samples are looked at, spread evenly.
+    Parameters
+    ----------
+    problem : Problem
+        Of a batch, at most 32 samples are compared, spread evenly.
+    y : array_like, (M,) or (B, M)
+    jac : array_like, (M, N) or (B, M, N), or None
+        None where a peer computes the value alone.
+
+    Notes
+    -----
+    A softmax that is nearly certain has a Jacobian far smaller than that of its logits, and rounding the
+    logits changes it by a share of the latter. Errors of that size are not counted.
     """
-    y = np.asarray(y, np.float64)
-    jac = np.asarray(jac, np.float64)
-    expected_y, expected_jac = problem.outputs()
-    if y.shape != expected_y.shape or jac.shape != expected_jac.shape:
-        raise ValueError(f"shapes {y.shape} and {jac.shape}, not {expected_y.shape} and {expected_jac.shape}")
+    answers = [np.asarray(answer, np.float64) for answer in (y, jac) if answer is not None]
+    for answer, expected in zip(answers, problem.outputs(), strict=False):
+        if answer.shape != expected.shape:
+            raise ValueError(f"shape {answer.shape}, expected {expected.shape}")
     layers = [
         Layer(layer.w.astype(float), layer.b.astype(float), layer.activation) for layer in problem.layers
     ]
-    if problem.batch is None:
-        samples = [(problem.x, y, jac)]
-    else:
-        chosen = np.unique(np.linspace(0, problem.batch - 1, 32).astype(int))
-        samples = [(problem.x[i], y[i], jac[i]) for i in chosen]
+    count = problem.batch or 1
+    xs = problem.x.reshape(count, -1).astype(float)
     worst = 0.0
-    for x, got_y, got_jac in samples:
-        for got, expected in zip(
-            (got_y, got_jac), reference.value_and_jacobian(x.astype(float), layers), strict=True
-        ):
-            scale = np.abs(expected).max() or 1.0
-            error = np.abs(got - expected).max() / scale
-            worst = max(worst, float(error) if np.isfinite(error) else np.inf)
+    for i in np.unique(np.linspace(0, count - 1, 32).astype(int)):
+        right = reference.value_and_jacobian(xs[i], layers)
+        allowed = _rounding_of_logits(xs[i], layers, problem.dtype)
+        for answer, true, rounding in zip(answers, right, allowed, strict=False):
+            error = np.abs(answer.reshape(count, *true.shape)[i] - true).max() - rounding
+            worst = max(worst, float(error / (np.abs(true).max() or 1)) if np.isfinite(error) else np.inf)
     return worst
+
+
+def _rounding_of_logits(x: Array, layers: Sequence[Layer], dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Return how far rounding the logits moves a softmax and its Jacobian; 0 for other heads."""
+    if layers[-1].activation.name not in HEADS_ONLY:
+        return 0.0, 0.0
+    linear = [*layers[:-1], layers[-1]._replace(activation=Activation("identity"))]
+    logits, jac = reference.value_and_jacobian(x, linear)
+    noise = 16 * float(np.finfo(dtype).eps) * (1 + float(np.abs(logits).max()))
+    return noise, noise * float(np.abs(jac).max())

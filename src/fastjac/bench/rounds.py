@@ -1,4 +1,4 @@
-"""Timing: calls of all peers in alternating rounds, so that drifts of the machine meet all alike."""
+"""Times calls in alternating rounds, so that drifts of the machine affect all of them alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROUND_SECONDS = 0.002
 
 
 class Timing(NamedTuple):
-    """Seconds a call, the mean over each round's ``calls``, for each round."""
+    """Each round's seconds a call, the mean over ``calls`` calls."""
 
     rounds: list[float]
     calls: int

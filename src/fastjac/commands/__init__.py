@@ -1,5 +1,5 @@
-"""What the command line does: one module a command, each with ``add_arguments(parser)`` and ``run(args)``."""
+"""The command line's commands, one module each, with ``add_arguments(parser)`` and ``run(args)``."""
 
 
 class CommandError(Exception):
-    """A mistake in what the user gave, told in one line; the command line ends with exit code 2."""
+    """The user's mistake, described in one line; the command line prints it and exits with code 2."""

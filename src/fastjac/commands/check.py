@@ -1,4 +1,4 @@
-"""``fastjac check MODEL INPUTS``: a network's Jacobian against finite differences at a file of inputs."""
+"""``fastjac check MODEL INPUTS``: compares a network's Jacobian with finite differences at given inputs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="the network's file")
     parser.add_argument(
-        "inputs", metavar="INPUTS", type=Path, help=".npy, .npz or .csv, one sample or one a row"
+        "inputs", metavar="INPUTS", type=Path, help=".npy, .npz or .csv: one sample, or one in each row"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Check every sample and print the worst; exit code 1 if a Jacobian is wrong or none could be checked."""
     net = read_network(args.model)
-    rows = np.atleast_2d(read_inputs(args.inputs, net.n_inputs))
+    rows = np.atleast_2d(read_inputs(args.inputs, net.n_inputs, net.input_names))
     if not len(rows):
         raise CommandError(f"{args.inputs} has no samples")
     reports = []
@@ -46,6 +46,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def badness(report: JacobianReport) -> tuple[bool, float]:
-    """Return what orders reports, the worst last: not ok, then the error as a share of its tolerance."""
+    """Return the key that sorts reports, worst last: not ok first, then the error over its tolerance."""
     share = report.error / report.tolerance if report.tolerance else 0.0
     return not report.ok, np.inf if np.isnan(share) else share

@@ -1,4 +1,4 @@
-"""``fastjac export MODEL -o DIR``: a network as a C header and an object file."""
+"""``fastjac export MODEL -o DIR``: writes a network as a C header and an object file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="the network's file")
     parser.add_argument(
-        "-o", metavar="DIR", dest="folder", type=Path, required=True, help="gets NAME.h and NAME.o"
+        "-o", metavar="DIR", dest="folder", type=Path, required=True, help="the folder for NAME.h and NAME.o"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write both files, named after the model's."""
+    """Write both files under the name of the model's file."""
     net = read_network(args.model)
     try:
         name = identifier(args.model.stem)

@@ -1,4 +1,4 @@
-"""``fastjac jacobian MODEL INPUTS -o OUT``: values and Jacobians of a file of inputs, in a file."""
+"""``fastjac jacobian MODEL INPUTS -o OUT``: writes outputs and Jacobians at given inputs to a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="the network's file")
     parser.add_argument(
-        "inputs", metavar="INPUTS", type=Path, help=".npy, .npz or .csv, one sample or one a row"
+        "inputs", metavar="INPUTS", type=Path, help=".npy, .npz or .csv: one sample, or one in each row"
     )
     parser.add_argument(
         "-o",
@@ -38,17 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="out",
         type=Path,
         required=True,
-        help=".npz: gets the arrays y (rows, M) and jac (rows, M, N), without the first axis for one sample; "
-        ".npy: gets jac alone",
+        help="a .npz file takes the arrays y (rows, M) and jac (rows, M, N), without the first axis for one "
+        "sample; a .npy file takes jac alone",
     )
     parser.add_argument(
-        "--index", metavar="M", type=int, help="only the Jacobian's row M, from 0: jac is (rows, N)"
+        "--index",
+        metavar="M",
+        type=int,
+        help="write only row M of each Jacobian, counted from 0: jac is (rows, N)",
     )
     parser.add_argument("--plot", metavar="FILE.png", type=Path, help="also draw the Jacobian as a heat map")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, compute, write and summarise."""
+    """Write the results block by block, and print a summary."""
     check_writable(args.out, ".npz", ".npy")
     if args.plot is not None:
         check_writable(args.plot, ".png")
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     net = read_network(args.model)
     if args.index is not None and not 0 <= args.index < net.n_outputs:
         raise CommandError(f"--index is {args.index}, but the network's outputs are 0 to {net.n_outputs - 1}")
-    x = read_inputs(args.inputs, net.n_inputs)
+    x = read_inputs(args.inputs, net.n_inputs, net.input_names)
 
     start = time.perf_counter()
     summary = Summary(net, args.index, totals=args.plot is not None)
@@ -68,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
         if args.plot is not None:
             from fastjac.commands.plot import heat_map
 
+            names = [str(net.output_names[m]) if net.output_names else str(m) for m in summary.outputs]
             with complete_or_absent(args.plot) as picture:
-                heat_map(picture, net, summary)
+                heat_map(picture, summary.mean(), summary.count, names)
 
     print(f"network  {args.model}: {net}")
     print(f"inputs   {args.inputs}: {summary.count} sample{'s' * (summary.count != 1)}")
@@ -83,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Summary:
-    """What is told about all the Jacobians, collected as they pass."""
+    """The largest entry of all Jacobians, and their mean, collected as they pass."""
 
     def __init__(self, net: fastjac.Network, index: int | None, totals: bool) -> None:
         self.outputs = range(net.n_outputs) if index is None else range(index, index + 1)
@@ -95,7 +99,7 @@ class Summary:
         self.place = (0, 0, 0)
 
     def add(self, jacobians: Array) -> None:
-        """Take in ``jacobians`` (rows, outputs, n_inputs)."""
+        """Add ``jacobians`` (rows, outputs, n_inputs)."""
         magnitude = np.abs(jacobians)
         place = np.unravel_index(np.argmax(magnitude), magnitude.shape)  # of the first NaN, if there is one
         if not magnitude[place] <= self.largest and not np.isnan(self.largest):
@@ -106,8 +110,12 @@ class Summary:
             self.total += jacobians.sum(axis=0, dtype=np.float64)
             self.total_magnitude += magnitude.sum(axis=0, dtype=np.float64)
 
+    def mean(self) -> Array:
+        """Return the only sample's Jacobian, or the mean of its magnitude over many."""
+        return self.total if self.count == 1 else self.total_magnitude / max(self.count, 1)
+
     def __str__(self) -> str:
-        """Return the line about the largest entry."""
+        """Return a line that names the largest entry."""
         if not self.count:
             return "largest  there are no samples"
         sample, row, column = self.place
@@ -124,7 +132,7 @@ def write(
         with npy_file(path, shape, net.dtype) as file:
             fill(file, None, net, rows, index, summary)
         return
-    # The outputs wait in a file without a name: the archive takes one array after the other.
+    # The outputs wait in a file without a name, since the archive takes one array after the other.
     with zipfile.ZipFile(path, "w") as archive, tempfile.TemporaryFile(dir=path.parent) as outputs:
         with npz_member(archive, "jac", shape, net.dtype) as member:
             fill(member, outputs, net, rows, index, summary)

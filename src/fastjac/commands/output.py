@@ -15,7 +15,7 @@ from fastjac.commands import CommandError
 
 
 def check_writable(path: Path, *suffixes: str) -> None:
-    """Raise CommandError if ``path`` is a name under which no file with one of ``suffixes`` can be put."""
+    """Raise CommandError if ``path`` ends in none of ``suffixes``, or no file can be written there."""
     if path.suffix.lower() not in suffixes:
         raise CommandError(f"{path}: the name of this output must end in {' or '.join(suffixes)}")
     if not path.parent.is_dir():
@@ -31,13 +31,13 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     Raises
     ------
     CommandError
-        For an OSError on the way; the temporary file is gone then, and ``path`` as it was.
+        For an OSError in the block. The temporary file is removed and ``path`` left as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # Some file systems tell only here that there is no room.
+            os.fsync(file.fileno())  # Some file systems report only here that the disk is full.
         os.replace(temporary, path)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}") from None
@@ -48,7 +48,7 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def npy_file(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[IO[bytes]]:
-    """Yield a file that takes the C-ordered bytes of an .npy file's array, in pieces."""
+    """Yield an .npy file that takes its array's bytes in C order, piece by piece."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, _header(shape, dtype))
         yield file
@@ -58,7 +58,7 @@ def npy_file(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterat
 def npz_member(
     archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Iterator[IO[bytes]]:
-    """Yield a file that takes the C-ordered bytes of the array ``name`` of an .npz file, in pieces."""
+    """Yield a member of an .npz file that takes its array's bytes in C order, piece by piece."""
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         np.lib.format.write_array_header_1_0(member, _header(shape, dtype))
         yield member

@@ -42,7 +42,7 @@ def _paint(cell: str, colour: bool) -> str:
 
 
 def side_by_side(left: Sequence[str], right: Sequence[str]) -> list[str]:
-    """Return both, line by line; ``left`` has no colours."""
+    """Return both line by line; ``left`` has no colours."""
     width = max(map(len, left)) + 6
     return [f"{a:<{width}}{b}".rstrip() for a, b in zip(left, right, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Progress on standard error, for work that takes longer than two seconds."""
+"""Messages on standard error about work that takes longer than two seconds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DELAY = 2.0  # seconds
 
 @contextlib.contextmanager
 def progress(total: int) -> Iterator[Callable[[int], object]]:
-    """Yield a function to call with the number of samples finished since its last call.
+    """Yield a function that takes the number of samples finished since its last call.
 
-    It draws tqdm's bar, or one line where tqdm is not installed, and nothing when standard error is
-    not a terminal.
+    It draws tqdm's bar, or prints one line if tqdm is not installed. It is silent if standard error is not
+    a terminal.
     """
     if not sys.stderr.isatty():
         yield lambda number: None
@@ -47,10 +47,10 @@ def _one_line(total: int) -> Callable[[int], None]:
 
 @contextlib.contextmanager
 def told_if_slow(what: str) -> Iterator[None]:
-    """Print ``what`` if the block is still running after two seconds."""
-    timer = threading.Timer(DELAY, print, (f"fastjac: {what}",), {"file": sys.stderr})
-    if sys.stderr.isatty():
-        timer.start()
+    """Print ``what`` if the block is still running after two seconds, also into a pipe."""
+    timer = threading.Timer(DELAY, print, (f"fastjac: {what}",), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:

@@ -18,10 +18,9 @@ from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
 from fastjac.embedding.records import FUNCTION_TYPE, emit_any_null, emit_status
-from fastjac.kernels import routines
+from fastjac.kernels import cache, routines
 from fastjac.kernels.context import ADDRESSES, Context
-from fastjac.kernels.llvm.arrays import INT32, emit_call, routine_type
-from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
+from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
 from fastjac.kernels.packing import Packed
 from fastjac.kernels.target import ALIGNMENT
 
@@ -112,12 +111,12 @@ def compile_object(packed: Packed, name: str) -> Object:
     image = _Image(packed)
     module = cpu_target.target_context.create_module(name)
     _emit_init(module, f"{name}_init", image)
-    _emit_value_and_jacobian(module, f"{name}_value_and_jacobian", packed, image.context)
+    routine, instructions = cache.instructions(routines.routine(packed.dtype))
+    _emit_value_and_jacobian(module, f"{name}_value_and_jacobian", routine, image.context)
     _emit_unreached(module, "NRT_MemInfo_call_dtor")
 
-    (compiled,) = routines.routine("value_and_jacobian", packed.dtype).overloads.values()
     linked = binding.parse_assembly(str(module))
-    linked.link_in(compiled.library._get_module_for_linking(), preserve=True)
+    linked.link_in(instructions)
     public = {f"{name}_init", f"{name}_value_and_jacobian"}
     for value in [*linked.functions, *linked.global_variables]:
         if not value.is_declaration and value.name not in public:
@@ -188,11 +187,8 @@ def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
     builder.ret(INT32(routines.OK))
 
 
-def _emit_value_and_jacobian(module: ir.Module, name: str, packed: Packed, context: int) -> None:
-    dtype, sizes = packed.dtype, packed.plan.sizes
-    (compiled,) = routines.routine("value_and_jacobian", dtype).overloads.values()
-    kinds = routines.array_types("value_and_jacobian", dtype)
-    routine = ir.Function(module, routine_type(kinds), compiled.fndesc.llvm_func_name)
+def _emit_value_and_jacobian(module: ir.Module, name: str, routine_name: str, context: int) -> None:
+    routine = ir.Function(module, routines.routine_type(), routine_name)
 
     function = ir.Function(module, FUNCTION_TYPE, name)
     builder = ir.IRBuilder(function.append_basic_block())
@@ -201,9 +197,9 @@ def _emit_value_and_jacobian(module: ir.Module, name: str, packed: Packed, conte
     # A workspace that was copied somewhere else still has the addresses of where it was.
     itself = builder.load(_pointer(builder, base, 0, INT))
     emit_status(builder, builder.icmp_signed("!=", itself, base), UNPREPARED)
-    n, m = INT(sizes[0]), INT(sizes[-1])
-    at = builder.add(base, INT(context))
-    builder.ret(emit_call(builder, kinds, routine, at, ([n], [m], [m, n]), function.args[1:]))
+    at, (x, y, jac) = builder.add(base, INT(context)), function.args[1:]
+    mode = routines.VALUE_AND_JACOBIAN
+    builder.ret(routines.emit_call(builder, routine, at, mode, INT(1), x, None, y, jac))
 
 
 def _emit_unreached(module: ir.Module, name: str) -> None:

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from fastjac.kernels import routines
 from fastjac.kernels.cache import library_of
 from fastjac.kernels.context import Context
-from fastjac.kernels.llvm.arrays import INT32, emit_call, routine_type
-from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
+from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
 from fastjac.kernels.packing import Packed
 
 BUSY, CLOSED = 2, 3
@@ -64,12 +63,10 @@ def _emit(module: ir.Module, dtype: np.dtype[Any]) -> None:
     old = builder.extract_value(exchanged, 0)
     emit_status(builder, builder.icmp_signed("==", old, INT(_TAKEN)), BUSY)
     emit_status(builder, builder.icmp_signed("!=", old, INT(_FREE)), CLOSED)
-    n, m, context, routine = (
-        builder.load(emit_field(builder, record, field)) for field in (INPUTS, OUTPUTS, CONTEXT, ROUTINE)
-    )
-    kinds = routines.array_types("value_and_jacobian", dtype)
-    routine = builder.inttoptr(routine, routine_type(kinds).as_pointer())
-    status = emit_call(builder, kinds, routine, context, ([n], [m], [m, n]), pointers)
+    context, routine = (builder.load(emit_field(builder, record, field)) for field in (CONTEXT, ROUTINE))
+    routine = builder.inttoptr(routine, routines.routine_type().as_pointer())
+    (x, y, jac), mode = pointers, routines.VALUE_AND_JACOBIAN
+    status = routines.emit_call(builder, routine, context, mode, INT(1), x, None, y, jac)
     builder.store_atomic(INT(_FREE), state, "release", align=8)
     builder.ret(status)
 
@@ -119,5 +116,5 @@ def make(packed: Packed, context: Context) -> NDArray[np.int64]:
     record[INPUTS], record[OUTPUTS] = context.sizes
     record[STATE] = _FREE
     record[CONTEXT] = context.address
-    record[ROUTINE] = routines.address_of("value_and_jacobian", packed.dtype)
+    record[ROUTINE] = routines.address_of(packed.dtype)
     return record

@@ -9,13 +9,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastjac.arguments import real_array
 from fastjac.batches import threads as pool
 from fastjac.batches.chunks import LONGEST, SHORTEST, helpers, sample_costs
 from fastjac.batches.threads import Threads, thread_count
 from fastjac.explain.names import input_names, output_names
 from fastjac.kernels import changes as kernel
 from fastjac.kernels.context import Context
-from fastjac.layers import real_array
 from fastjac.network import Network
 
 Array = NDArray[Any]

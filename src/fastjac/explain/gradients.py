@@ -8,12 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastjac.arguments import as_samples
+from fastjac.arguments import as_samples, real_array
 from fastjac.batches.threads import Threads
 from fastjac.explain.attribution import Attribution
 from fastjac.explain.names import input_names, output_names
 from fastjac.explain.sums import Place, gauss_legendre, weighted_jacobians
-from fastjac.layers import real_array
 from fastjac.network import Network
 
 Array = NDArray[Any]

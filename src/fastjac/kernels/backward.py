@@ -5,30 +5,28 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
-from fastjac.kernels.llvm.intrinsics import head, scale, tiles
+from fastjac.kernels.llvm.intrinsics import head, integers, larger, product, scale, smaller, vector
 from fastjac.kernels.llvm.vectors import MR, TARGET, itemsize, panel_width
 from fastjac.kernels.panels import (
+    blocks_of,
     copy,
     copy_rows,
     exchange,
     exchange_panels,
+    exchange_scaled,
     inner,
-    integers,
     rows_times,
-    tile_rows,
-    vector,
+    tabulate,
 )
+from fastjac.kernels.target import SAME_SET, WAYS
 
 # The rows of a softmax Jacobian sum to zero: up to this many of them, that of the most probable class
 # comes from the others. It collects their errors, and a row of many is not worth that; without fused
 # multiply-adds it collects more. Nor may it spread NaN, where numbers are not finite.
 SPARED = 16 if TARGET.fma else 4
-
-SECOND_CACHE = 1 << 18  # bytes that may be counted on to stay in it
-# Rows of the Jacobian that lie a multiple of so many bytes apart share the same few places of the first
-# cache: a tile that writes more of them drives its own lines out (2048-8-100: 87 us, with 6 rows 46).
-SAME_SET, WAYS = 4096, 6
 
 
 @inner
@@ -50,66 +48,83 @@ def _left(dtype, context, layer, step, rows):
 
 
 @inner
-def _multiply(dtype, context, layer, step, spared, jac, ahead):
+def _compact(dtype, context, layer, rows, most, left):
+    """Copy the active columns of panels (rows, units) to where each tile finds its own in one piece.
+
+    Return how many bytes a tile has there.
+    """
+    size, width, count = itemsize(dtype), panel_width(dtype), layer.count
+    row = width * size
+    tiles = (rows + most - 1) // most
+    lower, taller = rows // tiles, rows % tiles
+    height = lower + (taller > 0)
+    active, skip = integers(layer.active, count), (count + width - 1) // width * height * row
+    for t in range(tiles):
+        first = t * lower + smaller(t, taller)
+        for r in range(lower + (t < taller)):
+            values = vector(dtype, left + (first + r) * row, layer.fan_out * rows * width)
+            copies = vector(dtype, context.compact + t * skip + r * row, count * height * width)
+            for i in range(count):
+                k, place = active[i], i // width * height * width + i % width
+                copies[place] = values[k // width * rows * width + k % width]
+    return skip
+
+
+@inner
+def _multiply(dtype, context, layer, step, spared, jac):
     """Compute one product of the plan, into panels or, where it has none, into the Jacobian.
 
-    Row ``spared`` of the Jacobian becomes what makes the sum of all rows zero; ``ahead`` is for `tiles`.
+    Row ``spared`` of the Jacobian becomes what makes the sum of all rows zero.
     """
     size, width = itemsize(dtype), panel_width(dtype)
     row = width * size
     sparing = step.outputs and spared < step.m
     rows = step.m - 1 if sparing else step.m
-    left = _left(dtype, context, layer, step, rows)
-    block, whole, tail = tile_rows(rows), step.n // width, step.n % width
-    if step.out == 0 and step.n * size % SAME_SET == 0:
-        block = min(block, WAYS)
-    # A panel is used for all rows while it is in the first cache; but where the whole vector factor stays
-    # in the second, all panels for some rows, so that the Jacobian is written in a few long runs.
-    many = 1 if layer.raw or layer.count * step.n * size > SECOND_CACHE else whole
+    whole, tail = step.n // width, step.n % width
+    most = smaller(MR, WAYS) if step.out == 0 and step.n * size % SAME_SET == 0 else np.intp(MR)
+    left, skip, panel = _left(dtype, context, layer, step, rows), np.intp(0), rows * row
+    # A left factor that does not stay in the second cache is read again for each panel: in one run, then.
+    is_compact = context.compact and rows * layer.fan_out * size > context.second_cache // 2
+    if is_compact:
+        skip = _compact(dtype, context, layer, rows, most, left)
+        left, panel = context.compact, skip // larger((layer.count + width - 1) // width, 1)
+    tabulate(dtype, layer.active, layer.count, panel, is_compact, context.table)
+    blocks, units = blocks_of(dtype, context, layer.count)
+    many = whole if blocks == 1 and not layer.raw else 1
     p = 0
     while p * width < step.n:
-        panels, cols = (min(many, whole - p), width) if p < whole else (1, tail)
+        panels, cols = (smaller(many, whole - p), width) if p < whole else (1, tail)
         right, stride = step.vector + p * layer.fan_out * row, layer.fan_out * size
         if layer.raw:
             right = context.panel
             exchange(dtype, layer.w + p * width * stride, stride, cols, layer.fan_out, right, row)
-        # Where the last panel of the Jacobian is narrower than a tile, the tile goes to one side first.
+        # Where the last panel of the Jacobian is narrower than a tile, the tiles go to one side first.
         ragged = cols < width and step.out == 0
         target = step.out + p * rows * row if step.out else jac + p * row
         out = context.edge if ragged else target
         rest = 0
         if sparing and not step.out:
-            rest = context.edge + MR * row if ragged else target + spared * step.n * size
-        for start in range(0, rows, block):
-            count = min(block, rows - start)
-            offsets = context.jac_rows + 8 * start
-            if ragged:
-                offsets = context.panel_rows
-            elif step.out:
-                offsets = context.panel_rows + 8 * start
-            tiles(
+            rest = context.edge + rows * row if ragged else target + spared * step.n * size
+        offsets = context.panel_rows if ragged or step.out else context.jac_rows
+        for block in range(blocks):
+            first, is_last = block * units, block == blocks - 1
+            product(
                 dtype,
-                count,
-                cols,
-                panels,
-                layer.count,
-                left + start * row,
-                rows * row,
-                right,
-                layer.fan_out * row,
-                row,
-                layer.active,
-                out,
-                rows * row if step.out else row,
-                0 if step.out else ahead,
-                offsets,
-                start,
-                rest,
+                (rows, cols, panels, most),
+                (smaller(units, layer.count - first), context.table + 16 * first),
+                (left, skip),
+                (right, layer.fan_out * row),
+                (
+                    out if is_last else context.partial,
+                    rows * row if step.out else row,
+                    offsets if is_last else context.panel_rows,
+                ),
+                (context.partial if block else 0, rest if is_last else 0),
             )
-            if ragged:
-                copy_rows(dtype, out, count, cols, target, context.jac_rows + 8 * start)
-        if ragged and rest:
-            copy(dtype, rest, cols, target + spared * step.n * size)
+        if ragged:
+            copy_rows(dtype, out, rows, cols, target, context.jac_rows)
+            if rest:
+                copy(dtype, rest, cols, target + spared * step.n * size)
         p += panels
 
 
@@ -156,7 +171,7 @@ def _head_columns(dtype, context, layer, rows, panels):
     _column_means(dtype, context, layer, rows, panels)
     for p in range((layer.fan_out + width - 1) // width):
         at = panels + p * rows * width * size
-        cols = min(width, layer.fan_out - p * width)
+        cols = smaller(width, layer.fan_out - p * width)
         scale(dtype, rows, cols, at, context.mean, size, context.gain + p * width * size, at)
     pivot = context.pivot
     if pivot >= 0:
@@ -174,12 +189,12 @@ def _write_columns(dtype, context, layer, rows, panels, jac):
     skipped = rows - n_inputs
     _column_means(dtype, context, layer, rows, panels)
     for p in range((cols + width - 1) // width):
-        exchange(
+        exchange_scaled(
             dtype,
             panels + (p * rows + skipped) * row,
             row,
             n_inputs,
-            min(width, cols - p * width),
+            smaller(width, cols - p * width),
             jac + p * width * stride,
             stride,
             context.mean + skipped * size,
@@ -194,8 +209,8 @@ def _write_columns(dtype, context, layer, rows, panels, jac):
 
 
 @inner
-def jacobian(dtype, context, layers, steps, best, jac, more):
-    """Multiply the Jacobian out as planned, after `_forward` and `_head`; ``more`` samples follow."""
+def jacobian(dtype, context, layers, steps, best, jac):
+    """Multiply the Jacobian out as planned, after `_forward` and `_head`."""
     size, width = itemsize(dtype), panel_width(dtype)
     row = width * size
     last = layers[context.n_layers - 1]
@@ -206,13 +221,6 @@ def jacobian(dtype, context, layers, steps, best, jac, more):
     spared = n_outputs
     if context.spares and last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
         spared = best
-    # Each Jacobian of a batch is new to the caches: the lines of the next are asked for while this one is
-    # written, or, where that would drive them out of the caches again, those of the next panel but one.
-    ahead = n_outputs * n_inputs * size
-    if ahead > SECOND_CACHE:
-        ahead = 2 * row
-    elif not more:
-        ahead = 0
     jac_rows = integers(context.jac_rows, n_outputs)
     for r in range(n_outputs - (spared < n_outputs)):
         jac_rows[r] = (r + (r >= spared)) * n_inputs * size
@@ -222,7 +230,7 @@ def jacobian(dtype, context, layers, steps, best, jac, more):
     for i in range(context.n_steps):
         step = steps[i]
         layer = layers[step.layer]
-        _multiply(dtype, context, layer, step, spared, jac, ahead)
+        _multiply(dtype, context, layer, step, spared, jac)
         if step.head:
             _head_columns(dtype, context, last, step.m, step.out)
     if context.result:
@@ -233,7 +241,7 @@ def jacobian(dtype, context, layers, steps, best, jac, more):
                 dtype,
                 context.scaled + p * n_outputs * row,
                 n_outputs,
-                min(width, n_inputs - p * width),
+                smaller(width, n_inputs - p * width),
                 jac + p * row,
                 context.jac_rows,
             )

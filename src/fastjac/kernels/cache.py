@@ -38,6 +38,8 @@ from numba.core.runtime import _nrt_python
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
+from fastjac.kernels.linking import OUTERMOST
+
 if config.DISABLE_JIT:
     raise ImportError("fastjac computes in compiled code only: unset NUMBA_DISABLE_JIT")
 
@@ -136,15 +138,45 @@ class File:
         self.write(_reduced(result))
 
 
+class Overloads:
+    """What numba's dispatcher takes for its cache: a file for each signature of a function.
+
+    Functions that call this one copy its instructions, so these are kept beside the machine code.
+    """
+
+    cache_path = None
+
+    def __init__(self, name: str, module_name: str) -> None:
+        self._name, self._module_name = name, module_name
+
+    def _file(self, signature: Any) -> File:
+        digest = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
+        return File(f"{self._name}-{digest}", self._module_name)
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """Return what `save_overload` was given, in whatever process, or None."""
+        payload = self._file(signature).read()
+        if payload is None:
+            return None
+        reduced, bitcode = pickle.loads(payload)
+        result = _rebuilt(context, reduced)
+        result.library._get_module_for_linking = functools.cache(lambda: binding.parse_bitcode(bitcode))
+        return result
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Keep a compiled function."""
+        bitcode = result.library._get_module_for_linking().as_bitcode()
+        self._file(signature).write(pickle.dumps((_reduced(result), bitcode)))
+
+
 def _reduced(result: Any) -> bytes:
     """Return what `_rebuilt` makes the compiled routine of again, in a tenth of the time that numba takes."""
-    (name, kind, (code, bitcode)), descriptor, *parts, _ = result._reduce()
+    (name, kind, (code, _)), descriptor, *parts, _ = result._reduce()
     symbols = descriptor.llvm_func_name, descriptor.llvm_cpython_wrapper_name
     declared = binding.parse_assembly("".join(f'@"{symbol}" = global i8 0\n' for symbol in symbols))
-    # The bitcode serves those who compile a caller of the routine, or export it; numba reads it each time.
     # The last of all are the environments of the functions called, for exceptions and conversions to Python
     # objects, of which there are none. To read them imports numba's array functions.
-    reduced: bytes = dumps((bitcode, (name, kind, (code, declared.as_bitcode())), descriptor, *parts, ()))
+    reduced: bytes = dumps(((name, kind, (code, declared.as_bitcode())), descriptor, *parts, ()))
     return reduced
 
 
@@ -154,9 +186,9 @@ def _rebuilt(context: Any, reduced: bytes) -> Any:
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
     if config.NRT_STATS:
         _nrt_python.memsys_enable_stats()
-    bitcode, *parts = pickle.loads(reduced)
-    result = CompileResult._rebuild(context, *parts)
-    result.library._get_module_for_linking = functools.cache(lambda: binding.parse_bitcode(bitcode))
+    result = CompileResult._rebuild(context, *pickle.loads(reduced))
+    # Who calls the routine from compiled code gets to its machine code, where numba copies instructions.
+    result.library._get_module_for_linking = functools.cache(lambda: binding.parse_assembly(""))
     return result
 
 
@@ -181,7 +213,19 @@ def _warn_in_memory() -> None:
     )
 
 
+@functools.cache
+def _announce() -> None:
+    print(
+        "fastjac: compiling for this processor, some ten seconds; `fastjac warmup` does it ahead",
+        file=sys.stderr,
+    )
+
+
 _compiled: dict[str, Any] = {}
+
+
+def _dispatcher(function: Callable[..., Any]) -> Any:
+    return numba.njit(nogil=True, error_model="numpy", **OUTERMOST)(function)
 
 
 def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
@@ -191,14 +235,39 @@ def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
     """
     with global_compiler_lock:  # Threads that want the same function wait for the first.
         if name not in _compiled:
-            copy = python_types.FunctionType(function.__code__, function.__globals__, name)
+            code, closure = function.__code__, function.__closure__
+            copy = python_types.FunctionType(code, function.__globals__, name, None, closure)
             copy.__qualname__ = name
-            dispatcher = numba.njit(nogil=True, error_model="numpy")(copy)
-            dispatcher._cache = File(name)
+            dispatcher = _dispatcher(copy)
+            dispatcher._cache = file = File(name)
+            if file.read() is None:
+                _announce()
             dispatcher.compile(signature)
             dispatcher.disable_compile()
             _compiled[name] = dispatcher
         return _compiled[name]
+
+
+def instructions(routine: Any) -> tuple[str, Any]:
+    """Return the name of what `compiled` returned in a module of LLVM's, and the module.
+
+    Few ask for it, and it is three times as large as the machine code: it has a file of its own, from the
+    first time on. Where the code was found in its file, that takes as long as to compile it again.
+    """
+    with global_compiler_lock:
+        file = File(f"{routine.py_func.__name__}_ir")
+        payload = file.read()
+        if payload is None:
+            if not file_of(routine).compiled:
+                (signature,) = routine.nopython_signatures
+                routine = _dispatcher(routine.py_func)
+                routine.compile(signature)
+            (result,) = routine.overloads.values()
+            module = result.library._final_module
+            payload = pickle.dumps((result.fndesc.llvm_func_name, module.as_bitcode()))
+            file.write(payload)
+    name, bitcode = pickle.loads(payload)
+    return name, binding.parse_bitcode(bitcode)
 
 
 def library_of(symbol: str, emit: Callable[[ir.Module], None], module_name: str | None = None) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastjac.kernels.caches import cache_sizes
 from fastjac.kernels.packing import Packed, aligned_zeros, roles
-from fastjac.kernels.target import Target
+from fastjac.kernels.target import WAYS, Target
 from fastjac.layers import ACTIVATIONS
 from fastjac.plan import Product
 
@@ -87,14 +88,19 @@ CONTEXT = _record(
     cotangent=ADDRESS,  # two vectors of the widest layer
     tangent=ADDRESS,
     panel_rows=ADDRESS,  # int64: byte offsets of the rows of a panel
+    table=ADDRESS,  # int64: two byte offsets for each unit of a product
     jac_rows=ADDRESS,  # int64: byte offsets of the rows of the Jacobian that are computed
     scaled=ADDRESS,  # panels: the last layer's w.T multiplied by the head
-    zeros=ADDRESS,  # a row of a panel, and of ones
-    ones=ADDRESS,
+    zeros=ADDRESS,  # a row of a panel
+    ones=ADDRESS,  # vector (M,), at least a row
     left=ADDRESS,  # panels (m, units): the scalar factor times the slopes
     spares=SIZE,  # the products from the last layer's w.T on keep one row for each output
     panel=ADDRESS,  # a panel of a raw w.T
-    edge=ADDRESS,  # one tile: where columns past the end go
+    edge=ADDRESS,  # a panel, one row more than M: where columns past the end go
+    partial=ADDRESS,  # a panel of the widest layer: sums over some of the units
+    compact=ADDRESS,  # panels (m, active units): the scalar factor tile by tile, or 0 where it is small
+    first_cache=SIZE,  # bytes
+    second_cache=SIZE,
     tangents=ADDRESS,  # panels (1 + N, units): a layer's output and tangents, or 0 if not carried
     following=ADDRESS,  # the same for the next layer
     outcome=ADDRESS,  # the same for the last layer
@@ -248,13 +254,21 @@ class Context:
         record["panel_rows"] = arena.integers(np.arange(widest) * width * dtype.itemsize)
         record["jac_rows"] = arena.integers(np.zeros(n_outputs))
         record["scaled"], record["result"] = scaled, result
-        record["zeros"], record["ones"] = arena.vector(width), arena.vector(width, 1.0)
+        record["zeros"], record["ones"] = arena.vector(width), arena.vector(max(width, n_outputs), 1.0)
         units = [target.padded(sizes[step["layer"] + 1], dtype) for step in steps]
-        lefts = [size * target.padded(step["m"], dtype) for step, size in zip(steps, units, strict=True)]
-        record["left"] = arena.vector(max(lefts, default=0))
+        rows = [int(step["m"]) for step in steps]
+        left = max((size * target.padded(m, dtype) for m, size in zip(rows, units, strict=True)), default=0)
+        record["left"] = arena.vector(left)
+        if left * dtype.itemsize > record["second_cache"] // 2:
+            # Each tile has room for as many rows as the tallest.
+            pairs = zip(rows, units, strict=True)
+            record["compact"] = arena.vector(max(size * (m + -(-m // WAYS)) for m, size in pairs))
         record["spares"] = len(packed.spine) > 0
         record["panel"] = arena.vector(sizes[1] * width if packed.raw else 0)
-        record["edge"] = arena.vector((target.tile_rows + 1) * width)
+        record["edge"] = arena.vector((max(n_outputs, 4) + 1) * width)
+        record["partial"] = arena.vector(widest * width)
+        record["table"] = arena.integers(np.zeros(2 * widest))
+        record["first_cache"], record["second_cache"] = cache_sizes()[:2]
         if packed.across:
             for name, units_out in (("tangents", widest), ("following", widest), ("outcome", n_outputs)):
                 record[name] = arena.panels(1 + n_inputs, units_out)
@@ -267,12 +281,15 @@ class Contexts:
     ----------
     sizes : (int, int)
         N and M.
+    hidden : int
+        Units of the first layer.
     address : int
         Of the address of the first context, or of 0 where there is none.
     """
 
     def __init__(self, packed: Packed) -> None:
         self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
+        self.hidden = packed.plan.sizes[1]
         self.made: list[Context] = []
         self._packed = packed
         self._first = np.zeros(1, np.int64)

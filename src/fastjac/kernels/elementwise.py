@@ -17,7 +17,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from fastjac.kernels.llvm.intrinsics import from_bits, to_bits
+from fastjac.kernels.linking import INNER
+from fastjac.kernels.llvm.intrinsics import from_bits, larger, smaller, to_bits
 from fastjac.layers import ACTIVATIONS
 
 _CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
@@ -31,9 +32,9 @@ _SQRT_HALF = math.sqrt(0.5)
 _GELU_TANH = math.sqrt(2 / math.pi)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 
-_compiled = njit(error_model="numpy", fastmath={"contract"})
+_compiled = njit(error_model="numpy", fastmath={"contract"}, **INNER)
 # A call in a loop's body would keep it scalar.
-_inlined = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
+_inlined = njit(error_model="numpy", fastmath={"contract"}, forceinline=True, **INNER)
 
 
 class _Format(NamedTuple):
@@ -84,7 +85,7 @@ def _format_of(x: Any) -> _Format:
     return _DOUBLE if x.itemsize == 8 else _SINGLE
 
 
-@overload(_format_of)
+@overload(_format_of, jit_options=INNER)
 def _overload_format_of(x):
     constants = _DOUBLE if x == types.float64 else _SINGLE
     return lambda x: constants
@@ -94,7 +95,7 @@ def _overload_format_of(x):
 def _exp_parts(x):
     """Return ``expm1(r)``, ``2**a`` and ``2**b`` with ``exp(x) = (1 + expm1(r)) * 2**a * 2**b``."""
     f = _format_of(x)
-    x = min(max(x, f.lowest), f.highest)
+    x = smaller(larger(x, f.lowest), f.highest)
     shifted = x * f.per_ln2 + f.shifter
     n = shifted - f.shifter
     r = (x - n * f.ln2_high) - n * f.ln2_low
@@ -151,7 +152,7 @@ def normal_tail(z):
     ``(1 + 2 x) exp(x**2) erfc(x)`` is a Chebyshev series in ``(x - 4) / (x + 4)`` (Shepherd and
     Laframboise, Mathematics of Computation 36, 1981), here of degree 24, error 1e-17.
     """
-    y = min(abs(z), 40.0)
+    y = smaller(abs(z), 40.0)
     x = y * _SQRT_HALF
     t = (x - 4.0) / (x + 4.0)
     p = -2.764120233734578e-10
@@ -212,14 +213,14 @@ def activate(code, parameter, a, slope):
         slope[i] = 0 if z <= -1 or z >= 1 else (1 if z == z else z)
     for i in range(a.size if code == ELU else 0):
         z = a[i]
-        p, low, high = _exp_parts(min(z, zero))
+        p, low, high = _exp_parts(smaller(z, zero))
         power = low * high
         negative = alpha * (p * power + (power - one))
         a[i] = z if z > 0 else (negative if z <= 0 else z)
         slope[i] = one if z > 0 else (alpha * (p * power + power) if z <= 0 else z)
     for i in range(a.size if code == TANH else 0):
         z = a[i]
-        e = expm1(two * min(abs(z), real(22)))
+        e = expm1(two * smaller(abs(z), real(22)))
         a[i] = math.copysign(e / (e + two), z) if z == z else z
         slope[i] = one - a[i] * a[i]
     for i in range(a.size if code == SIGMOID else 0):
@@ -230,7 +231,7 @@ def activate(code, parameter, a, slope):
     for i in range(a.size if code == SOFTPLUS else 0):
         z = a[i]
         e = exp(-abs(z))
-        a[i] = max(z, zero) + log1p(e)
+        a[i] = larger(z, zero) + log1p(e)
         slope[i] = (e if z < 0 else one) / (one + e)
     for i in range(a.size if code == SILU else 0):
         z = a[i]

@@ -17,19 +17,31 @@ from fastjac.kernels.elementwise import (
     exp,
     exponentials,
 )
-from fastjac.kernels.llvm.intrinsics import add, divide, dots, largest, long_row, nonzero, scale, tiles
-from fastjac.kernels.llvm.vectors import LONG, itemsize, panel_width
+from fastjac.kernels.llvm.intrinsics import (
+    add,
+    divide,
+    dots,
+    integers,
+    larger,
+    largest,
+    long_row,
+    nonzero,
+    product,
+    scale,
+    smaller,
+    vector,
+)
+from fastjac.kernels.llvm.vectors import LONG, MR, itemsize, panel_width
 from fastjac.kernels.panels import (
     all_finite,
+    blocks_of,
     clear_tail,
     copy,
     exchange,
     inner,
-    integers,
     rows_times,
-    tile_rows,
+    tabulate,
     times_rows,
-    vector,
     vector_bytes,
 )
 from fastjac.kernels.target import NV
@@ -41,15 +53,15 @@ def _times_raw(dtype, context, layer, x, out):
     size, width, cols = itemsize(dtype), panel_width(dtype), layer.fan_out
     lanes = width // NV
     if cols >= lanes:
-        vectors = min(LONG, cols // lanes)
+        vectors = smaller(LONG, cols // lanes)
         for start in range(0, cols, vectors * lanes):
-            at = min(start, cols - vectors * lanes) * size  # The last row overlaps the one before it.
-            row = width * size
-            long_row(dtype, vectors, layer.fan_in, x, row, layer.w + at, cols * size, context.units, out + at)
+            at = smaller(start, cols - vectors * lanes) * size  # The last row overlaps the one before it.
+            long_row(dtype, vectors, layer.fan_in, x, layer.w + at, cols * size, context.units, out + at)
     else:
         w = vector(dtype, layer.w, layer.fan_in * cols)
         values, sums = vector(dtype, x, layer.fan_in), vector(dtype, out, cols)
-        sums[:] = 0
+        for h in range(cols):
+            sums[h] = 0
         for n in range(layer.fan_in):
             for h in range(cols):
                 sums[h] += values[n] * w[n * cols + h]
@@ -123,30 +135,22 @@ def _carry(dtype, context, layers, x):
             # Wider layers have written behind the columns of a narrower one, and the head reads zeros there.
             if i == last:
                 following = context.outcome
+            tabulate(dtype, index, count, panel, False, context.table)
             whole, tail = layer.fan_out // width, layer.fan_out % width
-            for first, panels, cols in ((0, whole, width), (whole, min(tail, 1), tail)):
-                tiles(
+            for first, panels, cols in ((0, whole, width), (whole, smaller(tail, 1), tail)):
+                # One tile reads each weight once.
+                product(
                     dtype,
-                    rows,
-                    cols,
-                    panels,
-                    count,
-                    at,
-                    panel,
-                    layer.across + first * layer.fan_in * row,
-                    layer.fan_in * row,
-                    row,
-                    index,
-                    following + first * panel,
-                    panel,
-                    0,
-                    context.panel_rows,
-                    0,
-                    0,
+                    (rows, cols, panels, rows),
+                    (count, context.table),
+                    (at, 0),
+                    (layer.across + first * layer.fan_in * row, layer.fan_in * row),
+                    (following + first * panel, panel, context.panel_rows),
+                    (0, 0),
                 )
             at, following = following, at
-            for p in range(whole + min(tail, 1)):
-                copy(dtype, at + p * panel, min(width, layer.fan_out - p * width), layer.a + p * row)
+            for p in range(whole + smaller(tail, 1)):
+                copy(dtype, at + p * panel, smaller(width, layer.fan_out - p * width), layer.a + p * row)
         if not _activate(dtype, layer):
             return False
         if i < last:
@@ -189,31 +193,23 @@ def _forward_block(dtype, context, layers, x, y):
     size, width = itemsize(dtype), panel_width(dtype)
     row, stride = width * size, context.n_inputs * size
     for n in range(0, context.n_inputs, width):
-        cols = min(width, context.n_inputs - n)
+        cols = smaller(width, context.n_inputs - n)
         exchange(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
     at = context.block_x
     for layer in layers:
         rows = layer.fan_out
-        block = tile_rows(rows)
-        for start in range(0, rows, block):
-            tiles(
+        tabulate(dtype, context.units, layer.fan_in, rows * row, False, context.table)
+        blocks, units = blocks_of(dtype, context, layer.fan_in)
+        for block in range(blocks):
+            first = block * units
+            product(
                 dtype,
-                min(block, rows - start),
-                width,
-                1,
-                layer.fan_in,
-                layer.w + start * row,
-                rows * row,
-                at,
-                0,
-                row,
-                context.units,
-                layer.block_a,
-                0,
-                0,
-                context.panel_rows + 8 * start,
-                0,
-                0,
+                (rows, width, 1, MR),
+                (smaller(units, layer.fan_in - first), context.table + 16 * first),
+                (layer.w, 0),
+                (at, 0),
+                (layer.block_a, 0, context.panel_rows),
+                (layer.block_a if block else 0, 0),
             )
         at = layer.block_a
         scale(dtype, rows, width, at, layer.minus_b, size, context.ones, at)
@@ -237,20 +233,21 @@ def _head_block(dtype, context, layer):
     best, largest = integers(context.bests, lanes), vector(dtype, context.edge, lanes)
     rest, total = vector(dtype, context.edge + row, lanes), vector(dtype, context.edge + 2 * row, lanes)
     pivot, log = vector(dtype, context.edge + 3 * row, lanes), vector(dtype, context.edge + 4 * row, lanes)
-    best[:] = 0
+    for i in range(lanes):
+        best[i] = 0
     copy(dtype, layer.block_a, lanes, context.edge)
     for m in range(1, outputs):
         z = vector(dtype, layer.block_a + m * row, lanes)
         for i in range(lanes):
             best[i] = m if z[i] > largest[i] else best[i]
-            largest[i] = max(z[i], largest[i])
+            largest[i] = larger(z[i], largest[i])
     for m in range(outputs):
         z = vector(dtype, layer.block_a + m * row, lanes)
         share = vector(dtype, context.block_shares + m * row, lanes)
         for i in range(lanes):
             share[i] = exp(z[i] - largest[i]) if m != best[i] else 0.0
     at, sums = context.block_shares, context.edge + row
-    long_row(dtype, NV, outputs, context.ones, 0, at, row, context.units, sums)
+    long_row(dtype, NV, outputs, context.ones, at, row, context.units, sums)
     for i in range(lanes):
         total[i] = 1 + rest[i]
         pivot[i] = (rest[i] if total[i] <= 2 else -1) / total[i]

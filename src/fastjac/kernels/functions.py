@@ -20,7 +20,6 @@ from numba.core.compiler_lock import global_compiler_lock
 from fastjac.kernels import routines
 from fastjac.kernels.cache import library_of
 from fastjac.kernels.context import CONTEXT, Context, Contexts
-from fastjac.kernels.llvm.arrays import INT32, emit_call, routine_type
 from fastjac.kernels.llvm.python import (
     ARRAY,
     IN_ORDER,
@@ -34,20 +33,20 @@ from fastjac.kernels.llvm.python import (
     new_array_address,
     new_function,
 )
-from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, TARGET
-from fastjac.kernels.signatures import SIGNATURES, Signature
+from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32, TARGET
+from fastjac.kernels.signatures import RAW, RAW_SIGNATURE, SIGNATURES, Signature
 
-__all__ = ["TARGET", "bound", "load", "step"]
+__all__ = ["TARGET", "bound", "load", "load_all", "step"]
 
 _WORD = 8
 # Offsets in the table of a function: sizes, and addresses that differ between processes.
-_FIRST, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _N, _M, _RELEASES, _MOST, _NONE, _NONES, _NEW_ARRAY = range(
-    0, 12 * _WORD, _WORD
+_FIRST, _ROUTINE, _TUPLE, _NDARRAY, _DTYPE, _N, _M, _H, _RELEASES, _MOST, _NONE, _NONES, _NEW_ARRAY = range(
+    0, 13 * _WORD, _WORD
 )
+_SIZES = {"n": _N, "m": _M, "h": _H}
 # Offsets in the table of a step; the pointers to its arrays follow.
-_CONTEXT, _STEP_ROUTINE, _STEP_RELEASES, _RESULT, _STEP_N, _STEP_M, _SAMPLES, _ERROR, _POINTERS = range(
-    0, 9 * _WORD, _WORD
-)
+_CONTEXT, _STEP_ROUTINE, _STEP_RELEASES, _RESULT, _SAMPLES, _ERROR, _POINTERS = range(0, 7 * _WORD, _WORD)
+_SIGNATURES = {**SIGNATURES, RAW: RAW_SIGNATURE}
 
 
 class _Table:
@@ -69,7 +68,7 @@ def bound(
     Parameters
     ----------
     name : str
-        One of `SIGNATURES`.
+        One of `SIGNATURES`, or `RAW`.
     dtype : dtype
         Of all arrays.
     contexts : Contexts
@@ -88,11 +87,10 @@ def bound(
         outputs, ``outputs`` itself if that has no None; False, with nothing written, if an argument is
         anything else; None, with nothing written, if none of the ``contexts`` is free.
     """
-    signature = SIGNATURES[name]
-    nones = (None,) * len(signature.outputs)
+    nones = (None,) * len(_SIGNATURES[name].outputs)
     known = (id(tuple), id(np.ndarray), id(dtype))
-    sizes = (*contexts.sizes, releases, most)
-    fields = (contexts.address, routines.address_of(name, dtype), *known, *sizes)
+    sizes = (*contexts.sizes, contexts.hidden, releases, most)
+    fields = (contexts.address, routines.address_of(dtype), *known, *sizes)
     table = _Table([*fields, id(None), id(nones), new_array_address()], contexts, nones)
     function: Callable[..., Any] = new_function(_definition("call", name, dtype), np.asarray(table))
     return function
@@ -111,10 +109,8 @@ def step(
 
     It returns ``result`` and keeps all that it is given. A call that overlaps another raises RuntimeError.
     """
-    n, m = context.sizes
     pointers = [int(array.ctypes.data) for array in arrays]
-    fields = [context.address, routines.address_of(name, dtype), releases, id(result), n, m, samples]
-    fields.append(id(RuntimeError))
+    fields = [context.address, routines.address_of(dtype), releases, id(result), samples, id(RuntimeError)]
     table = _Table(fields + pointers, context, tuple(arrays), result)
     function: Callable[[], Any] = new_function(_definition("step", name, dtype), np.asarray(table))
     return function
@@ -137,6 +133,14 @@ def load(kind: str, name: str, dtype: np.dtype[Any]) -> Any:
     return library_of(symbol, lambda module: emit(module, symbol, name, dtype))
 
 
+def load_all(dtype: np.dtype[Any]) -> None:
+    """Load the libraries of all functions of a dtype."""
+    for name in _SIGNATURES:
+        load("call", name, dtype)
+    for name in SIGNATURES:
+        load("step", name, dtype)
+
+
 def _symbol(kind: str, name: str, dtype: np.dtype[Any]) -> str:
     return f"fastjac.{kind}.{name}.{dtype}"
 
@@ -146,16 +150,15 @@ def _emit_call(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) 
     kind = ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT])
     function = ir.Function(module, kind, symbol)
     python = Interpreter(ir.IRBuilder(function.append_basic_block()))
-    builder, read, signature = python.builder, python.read, SIGNATURES[name]
+    builder, read, signature = python.builder, python.read, _SIGNATURES[name]
     table = read(function.args[0], ARRAY.data, BYTE_POINTER)
     call = _Call(python, table, function.append_basic_block("refuse"))
     call.check(signature, *function.args[1:])
     context, none = _emit_take(python, read(read(table, _FIRST, BYTE_POINTER), 0, BYTE_POINTER))
-    lengths = {"n": read(table, _N), "m": read(table, _M)}
-    call.make_outputs(signature, lengths, dtype, context)
+    call.make_outputs(signature, dtype, context)
     releases = builder.or_(builder.icmp_signed("!=", read(table, _RELEASES), INT(0)), call.is_batch)
     routine, pointers = read(table, _ROUTINE), [builder.load(slot) for slot in call.pointers]
-    status = _emit_run(python, name, dtype, routine, releases, context, lengths, call.samples, pointers)
+    status = _emit_run(python, name, routine, releases, context, call.samples, pointers)
     with builder.if_then(builder.icmp_signed("==", status, INT32(routines.OK)), likely=True):
         builder.ret(call.result())
     call.drop_new()
@@ -191,11 +194,12 @@ class _Call:
         # Slots: LLVM makes registers of them.
         self.pointers = [builder.alloca(BYTE_POINTER) for _ in signature.arrays]
         self.made = [builder.alloca(BYTE_POINTER) for _ in signature.outputs]
-        for number, axes in enumerate(signature.inputs.values()):
+        for number, (label, axes) in enumerate(signature.inputs.items()):
             array = read(arguments, _WORD * number, BYTE_POINTER)
             if number == 0:
                 self.find_samples(array)
-            self.check_array(array, axes, IN_ORDER, self.pointers[number])
+            shared = label in signature.shared
+            self.check_array(array, axes, IN_ORDER, self.pointers[number], shared)
         for number, axes in enumerate(signature.outputs.values()):
             builder.store(BYTE_POINTER(None), self.made[number])
             array = read(self.outputs, ITEMS + _WORD * number, BYTE_POINTER)
@@ -213,23 +217,25 @@ class _Call:
         self.samples = builder.select(self.is_batch, read(read(x, ARRAY.shape, BYTE_POINTER), 0), INT(1))
         self.require(self.samples, read(self.table, _MOST), "<=")
 
-    def check_array(self, array: ir.Value, axes: str, flags: int, slot: ir.Value) -> None:
+    def check_array(
+        self, array: ir.Value, axes: str, flags: int, slot: ir.Value, shared: bool = False
+    ) -> None:
         """Emit the checks of one array, and put the pointer to its data into a slot."""
         builder, read = self.builder, self.python.read
         self.require(read(array, TYPE), read(self.table, _NDARRAY))
         self.require(read(array, ARRAY.dtype), read(self.table, _DTYPE))
         self.require(builder.and_(read(array, ARRAY.flags, INT32), INT32(flags)), INT32(flags))
-        self.require(builder.sub(read(array, ARRAY.ndim, INT32), INT32(len(axes))), self.axes)
+        before = INT32(0) if shared else self.axes
+        self.require(builder.sub(read(array, ARRAY.ndim, INT32), INT32(len(axes))), before)
         lengths = read(array, ARRAY.shape, BYTE_POINTER)
-        self.require(builder.select(self.is_batch, read(lengths, 0), INT(1)), self.samples)
-        lengths = builder.gep(lengths, [builder.mul(self.axes, INT32(_WORD))], source_etype=ir.IntType(8))
+        if not shared:
+            self.require(builder.select(self.is_batch, read(lengths, 0), INT(1)), self.samples)
+        lengths = builder.gep(lengths, [builder.mul(before, INT32(_WORD))], source_etype=ir.IntType(8))
         for axis, length in enumerate(axes):
-            self.require(read(lengths, _WORD * axis), read(self.table, {"n": _N, "m": _M}[length]))
+            self.require(read(lengths, _WORD * axis), read(self.table, _SIZES[length]))
         builder.store(read(array, ARRAY.data, BYTE_POINTER), slot)
 
-    def make_outputs(
-        self, signature: Signature, lengths: dict[str, ir.Value], dtype: np.dtype[Any], context: ir.Value
-    ) -> None:
+    def make_outputs(self, signature: Signature, dtype: np.dtype[Any], context: ir.Value) -> None:
         """Emit new arrays for the outputs that are None; where memory runs out, give ``context`` back."""
         builder, read = self.builder, self.python.read
         shape = builder.alloca(INT, 3)
@@ -238,7 +244,9 @@ class _Call:
             array = read(self.outputs, ITEMS + _WORD * number, BYTE_POINTER)
             is_none = builder.icmp_unsigned("==", array, read(self.table, _NONE, BYTE_POINTER))
             with builder.if_then(is_none):
-                for axis, length in enumerate([self.samples, *(lengths[axis] for axis in axes)]):
+                for axis, length in enumerate(
+                    [self.samples, *(read(self.table, _SIZES[axis]) for axis in axes)]
+                ):
                     builder.store(length, builder.gep(shape, [INT(axis)]))
                 first = builder.gep(shape, [builder.sub(INT32(1), self.axes)])
                 ndim = builder.add(self.axes, INT32(len(axes)))
@@ -290,11 +298,10 @@ def _emit_step(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) 
     builder, read = python.builder, python.read
     table = read(function.args[0], ARRAY.data, BYTE_POINTER)
     context, busy = _emit_take(python, read(table, _CONTEXT, BYTE_POINTER))
-    lengths = {"n": read(table, _STEP_N), "m": read(table, _STEP_M)}
     pointers = [read(table, _POINTERS + _WORD * i, BYTE_POINTER) for i in range(len(SIGNATURES[name].arrays))]
     releases = builder.icmp_signed("!=", read(table, _STEP_RELEASES), INT(0))
     routine = read(table, _STEP_ROUTINE)
-    _emit_run(python, name, dtype, routine, releases, context, lengths, read(table, _SAMPLES), pointers)
+    _emit_run(python, name, routine, releases, context, read(table, _SAMPLES), pointers)
     builder.ret(python.new_reference(read(table, _RESULT, BYTE_POINTER)))
     builder.position_at_end(busy)
     error = read(table, _ERROR, BYTE_POINTER)
@@ -330,27 +337,31 @@ def _emit_give_back(python: Interpreter, context: ir.Value) -> None:
 def _emit_run(
     python: Interpreter,
     name: str,
-    dtype: np.dtype[Any],
     routine: ir.Value,
     releases: ir.Value,
     context: ir.Value,
-    lengths: dict[str, ir.Value],
     samples: ir.Value,
     pointers: Sequence[ir.Value],
 ) -> ir.Value:
     """Emit the call of a routine, without the interpreter's lock if it ``releases``; return the status."""
-    builder, kinds = python.builder, routines.array_types(name, dtype)
-    routine = builder.inttoptr(routine, routine_type(kinds).as_pointer())
-    sizes = [[lengths[axis] for axis in axes] for axes in SIGNATURES[name].arrays.values()]
-    for size in sizes:
-        size[0] = builder.mul(samples, size[0])
+    builder, signature = python.builder, _SIGNATURES[name]
+    routine = builder.inttoptr(routine, routines.routine_type().as_pointer())
+    x, *others = pointers[: len(signature.inputs)]
+    y, *out = pointers[len(signature.inputs) :]
+    given = others[0] if others else None
+    if signature.shared:
+        given = builder.alloca(BYTE_POINTER, len(others))
+        for i, weights in enumerate(others):
+            builder.store(weights, builder.gep(given, [INT(i)]))
     before = builder.block
     with builder.if_then(releases):
         saved, saving = python.call("PyEval_SaveThread", BYTE_POINTER), builder.block
     thread = builder.phi(BYTE_POINTER)
     thread.add_incoming(saved, saving)
     thread.add_incoming(BYTE_POINTER(None), before)
-    status = emit_call(builder, kinds, routine, builder.ptrtoint(context, INT), sizes, pointers)
+    arrays = x, given, y, out[0] if out else None
+    at, mode = builder.ptrtoint(context, INT), routines.MODES[name]
+    status = routines.emit_call(builder, routine, at, mode, samples, *arrays)
     _emit_give_back(python, context)
     with builder.if_then(releases):
         python.call("PyEval_RestoreThread", ir.VoidType(), thread)

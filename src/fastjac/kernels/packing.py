@@ -43,10 +43,10 @@ def orientations(product: Product, transposed: bool) -> dict[Product, bool]:
     ``w.T``, products with their longer side in vectors.
     """
     found = {product: transposed}
-    if product.left is not None and product.right is not None:
-        vector, scalar = roles(product, transposed)
-        longer = scalar.left is not None and scalar.rows > scalar.cols
-        found |= orientations(vector, transposed) | orientations(scalar, longer)
+    for made in reversed(list(product.steps())):  # Each before its factors.
+        vector, scalar = roles(made, found[made])
+        found[vector] = found[made]
+        found[scalar] = scalar.left is not None and scalar.rows > scalar.cols
     return found
 
 

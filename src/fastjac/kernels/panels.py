@@ -6,19 +6,23 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
-from fastjac.kernels.llvm.intrinsics import dots, long_row, pointer, transpose, transpose_scaled
-from fastjac.kernels.llvm.vectors import DOTS, MR, itemsize, panel_width
+from fastjac.kernels.linking import INNER
+from fastjac.kernels.llvm.intrinsics import (
+    dots,
+    integers,
+    larger,
+    long_row,
+    smaller,
+    transpose,
+    transpose_scaled,
+    vector,
+)
+from fastjac.kernels.llvm.vectors import DOTS, itemsize, panel_width
 from fastjac.kernels.target import NV
 
-inner = njit(nogil=True, error_model="numpy")
-
-
-@inner
-def vector(dtype, at, size):
-    """Return ``size`` elements at an address as an array."""
-    return carray(pointer(at), size, dtype)
+inner = njit(nogil=True, error_model="numpy", **INNER)
 
 
 @inner
@@ -29,16 +33,25 @@ def vector_bytes(dtype, size):
 
 
 @inner
-def integers(at, size):
-    """Return ``size`` int64 at an address as an array."""
-    return carray(pointer(at), size, np.int64)
+def tabulate(dtype, index, count, a_panel, compact, table):
+    """Write the table of a `product` over ``count`` units of an index: the byte offsets in A and in B.
+
+    Panels of A lie ``a_panel`` bytes apart; with ``compact`` they hold these units only.
+    """
+    size, width = itemsize(dtype), panel_width(dtype)
+    units, pairs = integers(index, count), integers(table, 2 * count)
+    for i in range(count):
+        column = i if compact else units[i]
+        pairs[2 * i] = column // width * a_panel + column % width * size
+        pairs[2 * i + 1] = units[i] * width * size
 
 
 @inner
-def tile_rows(rows):
-    """Return how many rows a tile takes so that the fewest tiles cover ``rows`` evenly."""
-    tiles = (rows + MR - 1) // MR
-    return (rows + tiles - 1) // tiles
+def blocks_of(dtype, context, count):
+    """Return in how many blocks of units a panel of B stays in the first cache, and the units of a block."""
+    most = larger(context.first_cache // 4 // (panel_width(dtype) * itemsize(dtype)), 1)
+    blocks = larger((count + most - 1) // most, 1)
+    return blocks, (count + blocks - 1) // blocks
 
 
 @inner
@@ -46,7 +59,7 @@ def rows_times(dtype, rows, cols, panels, x, out):
     """Write ``panels @ x`` (rows,) for a panel matrix (rows, cols) and a padded vector."""
     size, width = itemsize(dtype), panel_width(dtype)
     for start in range(0, rows, DOTS):
-        count, at = min(DOTS, rows - start), panels + start * width * size
+        count, at = smaller(DOTS, rows - start), panels + start * width * size
         dots(dtype, count, (cols + width - 1) // width, at, rows * width * size, x, out + start * size)
 
 
@@ -56,9 +69,9 @@ def times_rows(dtype, rows, cols, panels, x, index, count, out):
     size, width = itemsize(dtype), panel_width(dtype)
     row, lanes = width * size, width // NV
     for p in range((cols + width - 1) // width):
-        vectors = min(NV, (cols - p * width + lanes - 1) // lanes)
+        vectors = smaller(NV, (cols - p * width + lanes - 1) // lanes)
         at = panels + p * rows * row
-        long_row(dtype, vectors, count, x, row, at, row, index, out + p * row)
+        long_row(dtype, vectors, count, x, at, row, index, out + p * row)
 
 
 @inner
@@ -102,18 +115,25 @@ def copy_rows(dtype, edge, rows, cols, out, offsets):
 
 
 @inner
-def exchange(dtype, source, stride, rows, cols, out, out_stride, mean=0, gain=0):
-    """Write a (rows, cols) matrix transposed; rows are ``stride`` and ``out_stride`` bytes apart.
+def exchange(dtype, source, stride, rows, cols, out, out_stride):
+    """Write a (rows, cols) matrix transposed; rows are ``stride`` and ``out_stride`` bytes apart."""
+    none = np.intp(0)  # A literal would be compiled for.
+    exchange_scaled(dtype, source, stride, rows, cols, out, out_stride, none, none)
 
-    With a vector ``gain``, write ``(row - mean) * gain`` so, with one mean for each row.
+
+@inner
+def exchange_scaled(dtype, source, stride, rows, cols, out, out_stride, mean, gain):
+    """Write ``(row - mean) * gain`` as `exchange` does, with one mean for each row and a vector of gains.
+
+    Without ``gain`` it is 0, and there is no mean.
     """
     size, side = itemsize(dtype), panel_width(dtype) // NV
-    while side > min(rows, cols):
+    while side > smaller(rows, cols):
         side //= 2
     for i in range(0, rows, side):
         while side // 2 >= rows - i:
             side //= 2
-        r = min(i, rows - side)  # The last row of squares overlaps the one before it.
+        r = smaller(i, rows - side)  # The last row of squares overlaps the one before it.
         at, to = source + r * stride, out + r * size
         if gain:
             transpose_scaled(dtype, side, cols, at, stride, to, out_stride, mean + r * size, gain)
@@ -129,4 +149,6 @@ def exchange_panels(dtype, source, rows, cols, out):
     for p in range((cols + width - 1) // width):
         for q in range((rows + width - 1) // width):
             at, to = source + (p * rows + q * width) * row, out + (q * cols + p * width) * row
-            exchange(dtype, at, row, min(width, rows - q * width), min(width, cols - p * width), to, row)
+            exchange(
+                dtype, at, row, smaller(width, rows - q * width), smaller(width, cols - p * width), to, row
+            )

@@ -1,4 +1,4 @@
-"""The compiled routines: forward, head and backward over packed weights and one call's context."""
+"""The compiled routine: forward, head and backward over packed weights and one call's context."""
 
 # Compiled code carries no annotations: numba's types come from the arguments.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -9,174 +9,158 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import carray, from_dtype, types
+from llvmlite import ir
+from numba import types
+from numba.core.registry import cpu_target
 
 from fastjac.kernels.backward import jacobian
 from fastjac.kernels.cache import compiled
 from fastjac.kernels.context import CONTEXT, LAYER, STEP
 from fastjac.kernels.forward import sample
-from fastjac.kernels.llvm.intrinsics import address, pointer
-from fastjac.kernels.llvm.vectors import panel_width
+from fastjac.kernels.llvm.intrinsics import integers, smaller, vector
+from fastjac.kernels.llvm.vectors import INT, INT32, itemsize, panel_width
 from fastjac.kernels.panels import copy, exchange, inner
 from fastjac.kernels.products import cotangent, tangent
-from fastjac.kernels.signatures import RAW, SIGNATURES
+from fastjac.kernels.signatures import RAW
 
 OK, MISMATCH = 0, 1
+# What the routine does for its caller: one routine, so that what these share is compiled once.
+VALUE, VJP, JVP, VALUE_AND_JACOBIAN, VALUE_AND_JACOBIAN_OF = range(5)
+MODES = {
+    "value": VALUE,
+    "vjp": VJP,
+    "jvp": JVP,
+    "value_and_jacobian": VALUE_AND_JACOBIAN,
+    RAW: VALUE_AND_JACOBIAN_OF,
+}
+_ARGUMENTS = [types.intp] * 7
 
 
 @inner
-def _disjoint(a, b):
-    """Return whether two arrays share no byte."""
-    return address(a) + a.size * a.itemsize <= address(b) or address(b) + b.size * b.itemsize <= address(a)
+def _disjoint(a, a_size, b, b_size):
+    """Return whether two ranges of memory share no byte."""
+    return a + a_size <= b or b + b_size <= a
 
 
 @inner
 def _open(at):
     """Return the context at an address as an array of one, and its layers."""
-    contexts = carray(pointer(at), 1, CONTEXT)
-    return contexts, carray(pointer(contexts[0].layers), contexts[0].n_layers, LAYER)
-
-
-def _value(at, x, y):
-    """Write ``y`` (B * M,) for ``x`` (B * N,); return `OK` or, with nothing written, `MISMATCH`."""
-    contexts, layers = _open(at)
-    context = contexts[0]
-    samples = x.size // context.n_inputs
-    if x.size != samples * context.n_inputs or y.size != samples * context.n_outputs or not _disjoint(x, y):
-        return MISMATCH
-    taken = False
-    for i in range(samples):
-        _, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y), False)
-    return OK
+    contexts = vector(CONTEXT, at, 1)
+    return contexts, vector(LAYER, contexts[0].layers, contexts[0].n_layers)
 
 
 @inner
-def _value_and_jacobian(at, x, y, jac):
-    """Write ``y`` (B * M,) and ``jac`` (B * M, N) for ``x`` (B * N,); return as `_value` does."""
-    contexts, layers = _open(at)
-    context = contexts[0]
-    steps = carray(pointer(context.steps), context.n_steps, STEP)
-    n_inputs, n_outputs = context.n_inputs, context.n_outputs
-    samples = x.size // n_inputs
-    if x.size != samples * n_inputs or y.size != samples * n_outputs:
-        return MISMATCH
-    if jac.shape[0] != y.size or jac.shape[1] != n_inputs:
-        return MISMATCH
-    if not (_disjoint(x, y) and _disjoint(x, jac) and _disjoint(y, jac)):
-        return MISMATCH
-    taken = False
-    for i in range(samples):
-        best, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y), True)
-        to = address(jac) + i * n_outputs * n_inputs * x.itemsize
-        jacobian(x.dtype, context, layers, steps, best, to, samples - i - 1)
-    return OK
+def _apart(a, a_size, y, y_size, out, out_size):
+    """Return whether a range shares no byte with what is written."""
+    return _disjoint(a, a_size, y, y_size) and _disjoint(a, a_size, out, out_size)
 
 
-def _vjp(at, x, v, y, product):
-    """Write ``y`` (B * M,) and ``v @ jac`` (B * N,) for ``v`` (B * M,); return as `_value` does."""
-    contexts, layers = _open(at)
-    context = contexts[0]
-    n_inputs, n_outputs = context.n_inputs, context.n_outputs
-    samples = x.size // n_inputs
-    if x.size != samples * n_inputs or y.size != samples * n_outputs:
-        return MISMATCH
-    if v.size != y.size or product.size != x.size:
-        return MISMATCH
-    if not (_disjoint(x, y) and _disjoint(v, y) and _disjoint(y, product)):
-        return MISMATCH
-    if not (_disjoint(x, product) and _disjoint(v, product)):
-        return MISMATCH
-    taken = False
-    for i in range(samples):
-        _, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y), False)
-        inputs, outputs = i * n_inputs * x.itemsize, i * n_outputs * x.itemsize
-        cotangent(x.dtype, context, layers, address(v) + outputs, address(product) + inputs)
-    return OK
-
-
-def _jvp(at, x, u, y, product):
-    """Write ``y`` (B * M,) and ``jac @ u`` (B * M,) for ``u`` (B * N,); return as `_value` does."""
-    contexts, layers = _open(at)
-    context = contexts[0]
-    n_inputs, n_outputs = context.n_inputs, context.n_outputs
-    samples = x.size // n_inputs
-    if x.size != samples * n_inputs or y.size != samples * n_outputs:
-        return MISMATCH
-    if u.size != x.size or product.size != y.size:
-        return MISMATCH
-    if not (_disjoint(x, y) and _disjoint(u, y) and _disjoint(y, product)):
-        return MISMATCH
-    if not (_disjoint(x, product) and _disjoint(u, product)):
-        return MISMATCH
-    taken = False
-    for i in range(samples):
-        _, taken = sample(x.dtype, context, layers, address(x), i, samples, taken, address(y), False)
-        inputs, outputs = i * n_inputs * x.itemsize, i * n_outputs * x.itemsize
-        tangent(x.dtype, context, layers, address(u) + inputs, address(product) + outputs)
-    return OK
-
-
-def _value_and_jacobian_of(at, x, w1, b1, w2, b2, y, jac):
-    """Write ``y`` and ``jac`` as `_value_and_jacobian` does, with weights that nobody packed before."""
-    _, layers = _open(at)
-    first, last = layers[0], layers[1]
-    if w1.shape != (first.fan_in, first.fan_out) or w2.shape != (last.fan_in, last.fan_out):
-        return MISMATCH
-    if b1.size != first.fan_out or b2.size != last.fan_out:
-        return MISMATCH
-    if not (_disjoint(w1, y) and _disjoint(b1, y) and _disjoint(w2, y) and _disjoint(b2, y)):
-        return MISMATCH
-    if not (_disjoint(w1, jac) and _disjoint(b1, jac) and _disjoint(w2, jac) and _disjoint(b2, jac)):
-        return MISMATCH
-    first.w = address(w1)
-    copy(x.dtype, address(b1), first.fan_out, first.b)
-    copy(x.dtype, address(b2), last.fan_out, last.b)
-    width, stride = panel_width(x.dtype), last.fan_out * x.itemsize
+@inner
+def _take_weights(dtype, layers, given, y, y_size, out, out_size):
+    """Take w1, b1, w2 and b2, whose addresses are at ``given``, if they are `_apart`; return whether."""
+    first, last, size = layers[0], layers[1], itemsize(dtype)
+    weights = integers(given, 4)
+    w1, b1, w2, b2 = weights[0], weights[1], weights[2], weights[3]
+    stride = last.fan_out * size
+    if not (
+        _apart(w1, first.fan_in * first.fan_out * size, y, y_size, out, out_size)
+        and _apart(b1, first.fan_out * size, y, y_size, out, out_size)
+        and _apart(w2, last.fan_in * stride, y, y_size, out, out_size)
+        and _apart(b2, stride, y, y_size, out, out_size)
+    ):
+        return False
+    first.w = w1
+    copy(dtype, b1, first.fan_out, first.b)
+    copy(dtype, b2, last.fan_out, last.b)
+    width = panel_width(dtype)
     for p in range((last.fan_in + width - 1) // width):
-        out = last.w + p * width * stride
-        exchange(
-            x.dtype,
-            address(w2) + p * width * stride,
-            stride,
-            min(width, last.fan_in - p * width),
-            last.fan_out,
-            out,
-            width * x.itemsize,
-        )
-    return _value_and_jacobian(at, x, y, jac)
+        at, to = w2 + p * width * stride, last.w + p * width * stride
+        exchange(dtype, at, stride, smaller(width, last.fan_in - p * width), last.fan_out, to, width * size)
+    return True
 
 
-_FUNCTIONS = {
-    "value_and_jacobian_of": _value_and_jacobian_of,
-    "value": _value,
-    "value_and_jacobian": _value_and_jacobian.py_func,
-    "vjp": _vjp,
-    "jvp": _jvp,
-}
-NAMES = tuple(_FUNCTIONS)
+@inner
+def _run(dtype, at, mode, samples, x, given, y, out):
+    """Do what the mode says with B samples; return `OK` or, with nothing written, `MISMATCH`.
 
-
-def array_types(name: str, dtype: np.dtype[Any]) -> list[types.Array]:
-    """Return the types of a routine's arrays: C-contiguous, and what is only read may be read-only.
-
-    The samples of a batch follow each other along the first axis.
+    That is to write ``y`` (B * M,) for ``x`` (B * N,) and, but for the value alone, ``out``: the Jacobians
+    (B * M, N), with weights whose addresses are at ``given`` in the last of the modes, or ``given @ jac``
+    (B * N,), or ``jac @ given`` (B * M,).
     """
-    signature, element = SIGNATURES.get(name, RAW), from_dtype(dtype)
-    arrays = [types.Array(element, len(axes), "C", readonly=True) for axes in signature.inputs.values()]
-    return arrays + [types.Array(element, len(axes), "C") for axes in signature.outputs.values()]
+    contexts, layers = _open(at)
+    context = contexts[0]
+    steps = vector(STEP, context.steps, context.n_steps)
+    inputs, outputs = context.n_inputs * itemsize(dtype), context.n_outputs * itemsize(dtype)
+    of_given, of_out = 0, context.n_outputs * inputs  # bytes for each sample
+    if mode == VALUE:
+        of_out = 0
+    elif mode == VJP:
+        of_given, of_out = outputs, inputs
+    elif mode == JVP:
+        of_given, of_out = inputs, outputs
+    y_size, out_size = samples * outputs, samples * of_out
+    if not (
+        _disjoint(y, y_size, out, out_size)
+        and _apart(x, samples * inputs, y, y_size, out, out_size)
+        and _apart(given, samples * of_given, y, y_size, out, out_size)
+    ):
+        return MISMATCH
+    if mode == VALUE_AND_JACOBIAN_OF and not _take_weights(dtype, layers, given, y, y_size, out, out_size):
+        return MISMATCH
+    taken, jacobians = np.bool_(False), mode >= VALUE_AND_JACOBIAN  # A literal would be compiled for.
+    for i in range(samples):
+        best, taken = sample(dtype, context, layers, x, i, samples, taken, y, jacobians)
+        if mode == VJP:
+            cotangent(dtype, context, layers, given + i * of_given, out + i * of_out)
+        elif mode == JVP:
+            tangent(dtype, context, layers, given + i * of_given, out + i * of_out)
+        elif jacobians:
+            jacobian(dtype, context, layers, steps, best, out + i * of_out)
+    return OK
 
 
 @functools.cache
-def routine(name: str, dtype: np.dtype[Any]) -> Any:
-    """Return the compiled routine of a Network's method: ``f(address, *inputs, *outputs) -> status``.
+def routine(dtype: np.dtype[Any]) -> Any:
+    """Return the compiled routine ``f(context, mode, samples, x, given, y, out) -> status``.
 
-    One signature, `array_types`, so that no call ever compiles.
+    All arguments are integers: addresses, and a number of samples; see `_run`. Those that a mode has no use
+    for are 0.
     """
-    return compiled(_FUNCTIONS[name], f"{name}_{dtype}", types.intp(types.intp, *array_types(name, dtype)))
+
+    def run(at, mode, samples, x, given, y, out):
+        return _run(dtype, at, mode, samples, x, given, y, out)
+
+    return compiled(run, f"routine_{dtype}", types.intp(*_ARGUMENTS))
+
+
+def routine_type() -> ir.FunctionType:
+    """Return the type of the routine's machine code."""
+    return cpu_target.target_context.call_conv.get_function_type(types.intp, _ARGUMENTS)
+
+
+def emit_call(
+    builder: ir.IRBuilder,
+    routine: ir.Value,
+    context: ir.Value,
+    mode: int,
+    samples: ir.Value,
+    x: ir.Value,
+    given: ir.Value | None,
+    y: ir.Value,
+    out: ir.Value | None,
+) -> ir.Value:
+    """Emit a call of the routine, with pointers for the addresses that it takes; return the status."""
+    addresses = [
+        INT(0) if pointer is None else builder.ptrtoint(pointer, INT) for pointer in (x, given, y, out)
+    ]
+    arguments = [context, INT(mode), samples, *addresses]
+    convention = cpu_target.target_context.call_conv
+    _, status = convention.call_function(builder, routine, types.intp, _ARGUMENTS, arguments)
+    return builder.trunc(status, INT32)
 
 
 @functools.cache
-def address_of(name: str, dtype: np.dtype[Any]) -> int:
-    """Return the address of a routine's machine code, which stays for as long as the process."""
-    (compiled,) = routine(name, dtype).overloads.values()
+def address_of(dtype: np.dtype[Any]) -> int:
+    """Return the address of the routine's machine code, which stays for as long as the process."""
+    (compiled,) = routine(dtype).overloads.values()
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

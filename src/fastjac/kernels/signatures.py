@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 
 class Signature(NamedTuple):
-    """The arrays of one sample: name -> axes, of n inputs, m outputs and, of raw weights, h hidden units.
+    """The arrays of one sample: name -> axes, of n inputs, m outputs and, for raw weights, h hidden units.
 
-    A batch has one more axis in front of each.
+    A batch has one more axis in front of each but those that all of its samples share.
     """
 
     inputs: dict[str, str]
     outputs: dict[str, str]
+    shared: tuple[str, ...] = ()
 
     @property
     def arrays(self) -> dict[str, str]:
@@ -31,5 +32,7 @@ SIGNATURES = {
     "vjp": Signature({"x": "n", "v": "m"}, {"y": "m", "vjp": "n"}),
     "jvp": Signature({"x": "n", "u": "n"}, {"y": "m", "jvp": "m"}),
 }
-# The article's two layers, whose weights come with each call.
-RAW = Signature({"x": "n", "w1": "nh", "b1": "h", "w2": "hm", "b2": "m"}, {"y": "m", "jac": "mn"})
+# The article's two layers, whose weights come with each call and serve all of its samples.
+RAW = "value_and_jacobian_of"
+_weights = {"w1": "nh", "b1": "h", "w2": "hm", "b2": "m"}
+RAW_SIGNATURE = Signature({"x": "n", **_weights}, {"y": "m", "jac": "mn"}, tuple(_weights))

@@ -1,50 +1,44 @@
-"""Named arrays in the bytes of .npz and .safetensors files, read without trust in them."""
+"""Named arrays in the bytes of .npz and .safetensors files; sizes are checked before anything is made."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
+import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastjac.models.extras import needed
+from fastjac.models.limits import Budget
+
 Arrays = dict[str, NDArray[Any]]
 
-# Trained weights hardly compress; a file that unpacks to more than this many times its size is a bomb.
-_MAX_UNPACKING = 100
-
-_SAFETENSORS_DTYPES = {
-    "BOOL": "?",
-    "U8": "u1",
-    "I8": "i1",
-    "U16": "<u2",
-    "I16": "<i2",
-    "U32": "<u4",
-    "I32": "<i4",
-    "U64": "<u8",
-    "I64": "<i8",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "F32": "<f4",
-    "F64": "<f8",
-}
+# The header that writers of .npy files agree on; numpy.load takes more, some of it with warnings.
+_NPY = re.compile(
+    r"\{\s*'descr':\s*'([<>|=]?[?a-zA-Z]\d*)',\s*'fortran_order':\s*(?:True|False),"
+    r"\s*'shape':\s*\(((?:(?:0|[1-9]\d*)(?:,\s*(?:0|[1-9]\d*))*)?,?\s*)\),?\s*\}\s*"
+)
+_MOST_NPY_HEADER = 1000
+_MOST_ENTRIES = 10_000
 
 
 def read_npz(data: bytes) -> tuple[Arrays, str | None]:
     """Return the arrays of an ``.npz`` file, and the text that fastjac stored with them, if it did."""
-    arrays: Arrays = {}
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        check_unpacked_size(archive, len(data))
+    budget = Budget(len(data))
+    with open_zip(data) as archive:
         for entry in archive.infolist():
-            name = entry.filename.removesuffix(".npy")
-            if name in arrays:
-                raise ValueError(f"it has two arrays {name!r}")
-            arrays[name] = _npy(archive.read(entry), name)
+            with archive.open(entry) as file:
+                _check_npy(file.read(_MOST_NPY_HEADER), entry, budget)
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+        if len(arrays) < len(archive.files):
+            raise ValueError("it has two arrays of one name")
     return arrays, str(arrays.pop("fastjac")) if "fastjac" in arrays else None
 
 
@@ -57,7 +51,11 @@ def write_npz(arrays: Arrays, text: str) -> bytes:
 
 def read_safetensors(data: bytes) -> tuple[Arrays, str | None]:
     """Return the arrays of a ``.safetensors`` file, and the text that fastjac stored with them, if it did."""
-    arrays, metadata = _safetensors(data)
+    size = int.from_bytes(data[:8], "little")
+    check_text("its header", size, len(data))
+    tensors = needed("safetensors", "a .safetensors file").deserialize(data)
+    arrays = {name: _array(tensor) for name, tensor in sorted(tensors, key=itemgetter(0))}
+    metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
     text = metadata.get("fastjac")
     if text is not None and metadata.get("fastjac_crc32") != _checksum(arrays, text):
         raise ValueError("its weights do not have the checksum that fastjac.save wrote")
@@ -65,7 +63,11 @@ def read_safetensors(data: bytes) -> tuple[Arrays, str | None]:
 
 
 def write_safetensors(arrays: Arrays, text: str) -> bytes:
-    """Return a ``.safetensors`` file, little-endian as the format asks."""
+    """Return a ``.safetensors`` file, little-endian as the format asks.
+
+    The package would write the two entries of the metadata in random order; here the same network gives the
+    same bytes.
+    """
     arrays = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in arrays.items()}
     header: dict[str, Any] = {
         "__metadata__": {"fastjac": text, "fastjac_crc32": _checksum(arrays, text)},
@@ -81,67 +83,57 @@ def write_safetensors(arrays: Arrays, text: str) -> bytes:
     return b"".join((len(encoded).to_bytes(8, "little"), encoded, *contents))
 
 
-def check_unpacked_size(archive: zipfile.ZipFile, size: int) -> None:
-    """Raise ValueError if a zip file of ``size`` bytes says that it unpacks to far more."""
-    unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > _MAX_UNPACKING * size:
-        raise ValueError(f"it has {size} bytes, but would unpack to {unpacked}")
+def check_text(what: str, size: int, file_size: int) -> None:
+    """Raise ValueError if JSON of ``size`` bytes is large, which takes up to 30 times as many in memory."""
+    if size > 2**20 + file_size // 4:
+        raise ValueError(f"{what} should have {size} bytes, which is too much for a file of {file_size}")
 
 
-def _npy(data: bytes, name: str) -> NDArray[Any]:
-    """Return the array in one ``.npy`` entry, whose shape is checked before anything is made of it."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
-        raise ValueError(f"array {name!r} has npy version {version}, expected (1, 0) or (2, 0)")
-    if dtype.hasobject:
+def open_zip(data: bytes) -> zipfile.ZipFile:
+    """Return a zip file whose entries may be read to the size that its directory gives.
+
+    Entries of other methods than deflate are unpacked whole, whatever the directory says of their size.
+    """
+    if data.count(b"PK\1\2") > _MOST_ENTRIES:
+        raise ValueError(f"it has more than {_MOST_ENTRIES} entries")
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    for entry in archive.infolist():
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"its entry {entry.filename!r} is neither stored nor deflated")
+    return archive
+
+
+def _check_npy(head: bytes, entry: zipfile.ZipInfo, budget: Budget) -> None:
+    """Raise ValueError unless numpy.load makes a plain array of exactly the entry's bytes."""
+    name = entry.filename.removesuffix(".npy")
+    start = {b"\x93NUMPY\1\0": 10, b"\x93NUMPY\2\0": 12}.get(head[:8], 0)
+    end = start + int.from_bytes(head[8:start], "little")
+    match = _NPY.fullmatch(str(head[start:end], "latin-1"))
+    if not start or end > len(head) or not match:
+        raise ValueError(f"{entry.filename!r} is not an array that numpy.save wrote")
+    kind, shape = match[1], [int(size) for size in re.findall(r"\d+", match[2])]
+    if "O" in kind:
         raise ValueError(f"array {name!r} holds Python objects, which only unpickling could read")
-    _check_size(name, shape, dtype, len(data) - stream.tell())
-    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
-
-
-def _check_size(name: str, shape: Sequence[int], dtype: np.dtype[Any], size: int) -> None:
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
+    if not re.fullmatch(r"\W?[?biufU]\d*", kind):
+        raise ValueError(f"array {name!r} has dtype {kind!r}, expected real numbers")
+    dtype = np.dtype(kind)
+    size = entry.file_size - end
+    if math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"array {name!r} of shape {tuple(shape)} and dtype {dtype} has {size} bytes")
+    budget.spend(max(math.prod(shape), size // 8))
 
 
-def _safetensors(data: bytes) -> tuple[Arrays, dict[str, str]]:
-    """Return the arrays and the metadata of a safetensors file; its bytes must be used exactly once."""
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > len(data) - 8:
-        raise ValueError(f"its header should have {size} bytes, but the file has {len(data)}")
-    header = json.loads(data[8 : 8 + size], object_pairs_hook=_unique)
-    metadata = header.pop("__metadata__", {})
-    body = memoryview(data)[8 + size :]
-    arrays: Arrays = {}
-    used = 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        begin, end = entry["data_offsets"]
-        if begin != used or not begin <= end <= len(body):
-            raise ValueError(f"tensor {name!r} is at bytes {begin} to {end} of {len(body)}, expected {used}")
-        if entry["dtype"] not in _SAFETENSORS_DTYPES:
-            raise ValueError(f"tensor {name!r} has dtype {entry['dtype']}, which fastjac does not read")
-        dtype = np.dtype(_SAFETENSORS_DTYPES[entry["dtype"]])
-        _check_size(name, entry["shape"], dtype, end - begin)
-        array = np.frombuffer(body[begin:end], dtype).reshape(entry["shape"])
-        if entry["dtype"] == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        arrays[name] = array
-        used = end
-    if used != len(body):
-        raise ValueError(f"its tensors have {used} bytes, but the file has {len(body)} for them")
-    return arrays, metadata
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("its header has a name twice")
-    return found
+def _array(tensor: dict[str, Any]) -> NDArray[Any]:
+    """Return a tensor's array; one of no dtype that NumPy has is bytes, in a dtype that tells its name."""
+    kind = tensor["dtype"]
+    match = re.fullmatch(r"(BF|F|I|U)(16|32|64|8)", kind)
+    if not match:
+        return np.frombuffer(tensor["data"], [(kind, "u1")])
+    letter = "u" if match[1] == "BF" else match[1].lower()
+    array: NDArray[Any] = np.frombuffer(tensor["data"], f"<{letter}{int(match[2]) // 8}").reshape(
+        tensor["shape"]
+    )
+    return (array.astype(np.uint32) << 16).view(np.float32) if match[1] == "BF" else array
 
 
 def _checksum(arrays: Arrays, text: str) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from fastjac.layers import Activation, as_activation
 from fastjac.models.containers import Arrays, read_npz, read_safetensors, write_npz, write_safetensors
-from fastjac.models.keras_file import read_keras
+from fastjac.models.keras_file import read_h5, read_keras
+from fastjac.models.limits import Budget, network, warned
+from fastjac.models.nnet import read_nnet
 from fastjac.models.onnx import read_onnx
-from fastjac.models.params import Activations, from_state_dict
+from fastjac.models.params import Activations, check_activations, from_state_dict
 from fastjac.network import Network
 
 SCHEMA_VERSION = 1
@@ -30,10 +36,6 @@ _REFUSED = {
         (".pkl", ".pickle", ".joblib"),
         _PICKLED.format(function="from_sklearn(estimator)", better=".onnx, or with fastjac.save"),
     ),
-    **dict.fromkeys(
-        (".h5", ".hdf5"),
-        "is Keras' old format; load it with Keras and save it as .keras, or call fastjac.from_keras(model)",
-    ),
 }
 
 
@@ -42,7 +44,12 @@ class ModelError(ValueError):
 
 
 def load(
-    path: str | os.PathLike[str], activation: Activations | None = None, head: str | Activation | None = None
+    path: str | os.PathLike[str],
+    activation: Activations | None = None,
+    head: str | Activation | None = None,
+    *,
+    output: str | None = None,
+    prefix: str | Sequence[str] = "",
 ) -> Network:
     """Return the network in a file, without running anything that the file holds.
 
@@ -50,9 +57,15 @@ def load(
     ----------
     path : path-like
         A ``.npz`` or ``.safetensors`` of `save`, a ``.safetensors`` of a PyTorch state_dict, an ``.onnx``
-        or a ``.keras`` model.
+        model, a ``.keras`` or ``.h5`` model of Keras, or a ``.nnet`` network.
     activation, head : str or Activation, optional
         What `Network` takes; for files that hold weights alone, and only for these.
+    output : str, optional
+        Of an ``.onnx`` file: the tensor that the network ends in; whatever does not lead to it is left out.
+        Default: the file's only output of floats.
+    prefix : str or sequence of str, optional
+        Of a state_dict: how the names of the network's weights begin, ``"actor."``; those of others are
+        left out. Several are taken one after the other.
 
     Returns
     -------
@@ -68,7 +81,7 @@ def load(
     ValueError, TypeError
         If ``activation`` or ``head`` is not one that `Network` takes.
     ImportError
-        If a ``.keras`` file needs Keras, and Keras is not installed.
+        If the package that reads such files is not installed: onnx, safetensors or h5py.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -79,22 +92,27 @@ def load(
         raise ModelError(f"{path} {_REFUSED[suffix]}")
     if suffix not in (*_CONTAINERS, *_MODELS):
         raise ModelError(f"{path} ends in {suffix!r}, expected one of {', '.join((*_CONTAINERS, *_MODELS))}")
+    if output is not None and suffix != ".onnx":
+        raise ValueError(f"output is {output!r}, but {path} is no .onnx file")
+    if prefix and suffix not in _CONTAINERS:
+        raise ValueError(f"prefix is {prefix!r}, but {path} holds no state_dict")
+    if "\0" in str(path):
+        raise ModelError(f"{str(path)!r} is not the name of a file")
     if path.exists() and not path.is_file():
         raise ModelError(f"{path} is not a file")
     data = path.read_bytes()
     try:
-        if suffix in _MODELS:
-            _refuse_activations(activation, head)
-            return _MODELS[suffix](data, path.parent)
-        arrays, text = _CONTAINERS[suffix][0](data)
-        if text is None:
-            return _network_of_weights(arrays, activation, head)
-        _refuse_activations(activation, head)
-        return _network(arrays, text)
+        with np.errstate(all="ignore"):
+            if suffix == ".onnx":
+                check_activations(True, activation, head)
+                net = read_onnx(data, path.parent, output)
+            else:
+                net = _read(data, suffix, activation, head, prefix)
     except ImportError:
         raise
     except Exception as error:  # Damaged bytes make parsers raise nearly anything.
         raise ModelError(f"{path}: {str(error) or type(error).__name__}") from error
+    return warned(net)
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:
@@ -105,7 +123,7 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     net : Network
         Weights, activations and names are kept.
     path : path-like
-        An existing file is replaced.
+        An existing file is replaced when the new one is complete.
 
     Raises
     ------
@@ -131,10 +149,38 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
         "output_names": net.output_names,
     }
     _, write = _CONTAINERS[path.suffix.lower()]
-    path.write_bytes(write(arrays, json.dumps(description)))
+    data = write(arrays, json.dumps(description))
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".fastjac-{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
-def _network(arrays: Arrays, text: str) -> Network:
+def _read(
+    data: bytes,
+    suffix: str,
+    activation: Activations | None,
+    head: str | Activation | None,
+    prefix: str | Sequence[str],
+) -> Network:
+    if suffix in (".h5", ".hdf5"):
+        return read_h5(data, activation, head)
+    arrays, text = _CONTAINERS[suffix][0](data) if suffix in _CONTAINERS else ({}, "")
+    check_activations(text is not None, activation, head)
+    if suffix in (".keras", ".nnet"):
+        return read_keras(data) if suffix == ".keras" else read_nnet(data)
+    if text is not None:
+        if prefix:
+            raise ValueError(f"prefix is {prefix!r}, but the file is one that fastjac.save wrote")
+        return _network(arrays, text, Budget(len(data)))
+    return from_state_dict(arrays, activation or "", head or "", prefix, Budget(len(data)))
+
+
+def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
     """Return the network that `save` described with ``text``."""
     description = json.loads(text)
     if not isinstance(description, dict) or description.keys() != _KEYS:
@@ -155,25 +201,8 @@ def _network(arrays: Arrays, text: str) -> Network:
     if len({array.dtype for array in arrays.values()}) > 1:
         raise ValueError("its arrays differ in dtype")
     layers = [(arrays[f"w{number}"], arrays[f"b{number}"]) for number in numbers]
-    return Network(layers, activations[:-1], activations[-1], **names)
-
-
-def _refuse_activations(activation: Activations | None, head: str | Activation | None) -> None:
-    if activation is not None or head is not None:
-        raise ValueError("it tells its activations itself: leave activation and head out")
-
-
-def _network_of_weights(
-    arrays: Arrays, activation: Activations | None, head: str | Activation | None
-) -> Network:
-    """Return the network of a file that holds weights alone."""
-    if activation is None or head is None:
-        raise ValueError(
-            "it holds weights but no activations: say which, as in "
-            'fastjac.load(path, activation="relu", head="softmax")'
-        )
-    return from_state_dict(arrays, activation, head)
+    return network(layers, activations[:-1], activations[-1], **names, budget=budget)
 
 
 _CONTAINERS = {".npz": (read_npz, write_npz), ".safetensors": (read_safetensors, write_safetensors)}
-_MODELS: dict[str, Callable[[bytes, Path], Network]] = {".onnx": read_onnx, ".keras": read_keras}
+_MODELS = (".onnx", ".keras", ".h5", ".hdf5", ".nnet")

@@ -1,6 +1,6 @@
-"""What every converter makes of a foreign model, and how that becomes the layers of a network.
+"""Turns the steps that converters read from a model into the layers of a network.
 
-A model is read as a chain of steps: an `Affine` map, a `Scale` of each entry, or an `Activation`.
+Each converter returns a chain of steps: an `Affine` map, a `Scale` of each entry, or an `Activation`.
 `fold` composes every scale with an affine map next to it, in float64, and rounds once at the end.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastjac.layers import HEADS_ONLY, Activation, as_activation
+from fastjac.models.limits import MOST_LAYERS, Budget, network
 from fastjac.network import Network
 
 Float64 = NDArray[np.float64]
@@ -22,7 +23,7 @@ Float64 = NDArray[np.float64]
 class Affine(NamedTuple):
     """``x @ w + b`` with ``w`` (fan_in, fan_out), ``b`` (fan_out,), and the place that errors name.
 
-    One that is ``absorbed`` is multiplied into the affine map after it.
+    If it is ``absorbed``, `fold` multiplies it into the affine map after it.
     """
 
     w: Float64
@@ -32,40 +33,47 @@ class Affine(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """``x * factor + shift``, each of them (n,) or, where any n will do, (1,)."""
+    """``x * factor + shift``. Both are (n,), or (1,) if they fit any n."""
 
     factor: Float64
     shift: Float64
     where: str
 
 
-Step = Affine | Scale | Activation
+class Select(NamedTuple):
+    """``x[places]``, with ``places`` (k,); an entry may be taken more than once."""
+
+    places: NDArray[np.intp]
+    where: str
+
+
+Step = Affine | Scale | Select | Activation
 IDENTITY = Activation("identity")
 
-# Folding (x - mean) / deviation loses a share |mean / deviation| of the digits that the subtraction keeps;
-# beyond this limit float32 is off by more than 1e-5, and the network computes in float64.
+# Folding (x - mean) / deviation enlarges the rounding error by |mean / deviation|. Beyond this limit,
+# float32 is off by more than 1e-5, so the network computes in float64.
 _MOST_SHIFTED = 100.0
 # A diagonal matrix of this many rows takes 128 MB.
 _WIDEST_DIAGONAL = 4096
 
 
 def as_float64(value: ArrayLike, where: str) -> Float64:
-    """Return real numbers of any dtype, bfloat16 of ml_dtypes included, as float64."""
+    """Return real numbers of any dtype as float64, also bfloat16 of ml_dtypes."""
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{where} has dtype {array.dtype}, expected real numbers")
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)
 
 
 def computes_as(layer: Any, kind: type, method: str) -> bool:
-    """Return whether ``layer`` is of a framework's own kind, and still computes as that does."""
+    """Return whether ``layer`` is a ``kind`` of its framework whose ``method`` nobody has replaced."""
     if not isinstance(layer, kind) or method in vars(layer):
         return False
     return inspect.getattr_static(type(layer), method) is inspect.getattr_static(kind, method)
 
 
 def affine(w: ArrayLike, b: ArrayLike | None, where: str) -> Affine:
-    """Return an `Affine` whose shapes are right; ``b`` may be None or have axes of length 1 in front."""
+    """Return an `Affine` after a check of its shapes; ``b`` may be None or have leading axes of length 1."""
     w = as_float64(w, f"the weight of {where}")
     if w.ndim != 2 or 0 in w.shape:
         raise ValueError(f"{where}: its weight has shape {w.shape}, expected two axes")
@@ -76,7 +84,7 @@ def affine(w: ArrayLike, b: ArrayLike | None, where: str) -> Affine:
 
 
 def scale(factor: ArrayLike, shift: ArrayLike, where: str) -> Scale:
-    """Return a `Scale` of flat, equally long arrays."""
+    """Return a `Scale` of flat arrays of equal length."""
     a, b = (as_float64(value, where).ravel() for value in (factor, shift))
     if a.size != b.size and 1 not in (a.size, b.size):
         raise ValueError(f"{where}: it scales {a.size} entries and shifts {b.size}")
@@ -97,26 +105,29 @@ def normalisation(
     return scale(factor, offset - centre * factor, where)
 
 
-def clip(low: float, high: float, where: str) -> list[Step]:
-    """Return the steps that limit every entry to ``low`` and ``high``, as scaled hard_tanh."""
-    if (low, high) == (0, np.inf):
-        return [Activation("relu")]
-    if (low, high) == (0, 6):
-        return [Activation("relu6")]
-    middle, half = (high + low) / 2, (high - low) / 2
-    if not (np.isfinite(middle) and half > 0):
+def clip(low: float | Float64, high: float | Float64, where: str) -> list[Step]:
+    """Return the steps that clip entries to ``low`` and ``high``, each (n,) or one number for all entries.
+
+    They are relu, relu6 or a scaled hard_tanh.
+    """
+    least, greatest = as_float64(low, where), as_float64(high, where)
+    if least.ndim == 0 and least == 0 and greatest in (6, np.inf):
+        return [Activation("relu6" if greatest == 6 else "relu")]
+    middle, half = (greatest + least) / 2, (greatest - least) / 2
+    if not (np.all(np.isfinite(middle)) and np.all(half >= 0)):
         raise ValueError(f"{where} clips to {low} and {high}, expected two finite limits, or 0 and infinity")
+    inverse = np.divide(1, half, out=np.zeros_like(half), where=half > 0)
     return [
-        scale(1 / half, -middle / half, where),
+        scale(inverse, -middle * inverse, where),
         Activation("hard_tanh"),
         scale(half, middle, where),
     ]
 
 
 def both_columns(steps: list[Step], where: str) -> list[Step]:
-    """Return the steps for the columns ``1 - p`` and ``p`` where ``steps`` end in ``p = sigmoid(z)``.
+    """Return the steps for the columns ``1 - p`` and ``p``, if ``steps`` end in ``p = sigmoid(z)``.
 
-    They are the softmax of ``(0, z)`` where there is one z, else the sigmoid of ``(-z, z)``.
+    For a single z they are the softmax of ``(0, z)``, else the sigmoid of ``(-z, z)``.
     """
     *before, last = steps
     scales: list[Scale] = []
@@ -135,7 +146,7 @@ def both_columns(steps: list[Step], where: str) -> list[Step]:
 
 
 def activation_of(name: str, where: str, parameter: float = 0.0) -> Activation:
-    """Return `as_activation` of a name with its parameter, and ``where`` in its errors."""
+    """Return the `Activation` of a name and its parameter; errors name ``where``."""
     return as_activation(Activation(name, parameter), where)
 
 
@@ -145,55 +156,63 @@ def fold(
     n_inputs: int | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    budget: Budget | None = None,
 ) -> Network:
-    """Return the network that a chain of steps computes.
+    """Return the network that computes a chain of steps.
 
     Parameters
     ----------
-    steps : iterable of Affine, Scale or Activation
+    steps : iterable of Affine, Scale, Select or Activation
         First to last.
     dtype : float32 or float64
-        Of the network, which becomes float64 if a scale shifts by more than float32 stands.
+        Of the network. It becomes float64 if a scale shifts by more than float32 can bear.
     n_inputs : int, optional
-        Needed where no step before the first activation tells it.
+        Required if no step before the first activation determines it.
     input_names, output_names : sequence of str, optional
-        Handed to `Network`.
+        Passed to `Network`.
+    budget : Budget, optional
+        A limit on the number of weights.
 
     Raises
     ------
     ValueError
-        If the steps do not fit each other, or something follows softmax or log_softmax.
+        If the steps do not fit each other, or something follows softmax or log_softmax, or there are too
+        many of them.
 
     Notes
     -----
-    A scale after an affine map goes into it, ``(x w + b) f + c = x (w f) + (b f + c)``; one before an
-    affine map goes into that, ``(x f + c) w + b = x (f w) + (c w + b)``. Where neither is next to it, it
+    A scale after an affine map is merged into it: ``(x w + b) f + c = x (w f) + (b f + c)``. So is a scale
+    before an affine map: ``(x f + c) w + b = x (f w) + (c w + b)``. A scale with no affine map next to it
     becomes a layer with a diagonal matrix. Of two affine maps in a row, the first gets the identity as its
-    activation, unless it is to be absorbed.
+    activation, unless it is absorbed.
     """
-    chain = _Chain(n_inputs)
+    chain = _Chain(n_inputs, budget)
     for step in steps:
         chain.add(step)
-    if not chain.layers or chain.is_open or chain.pending is not None:
+    waits = chain.pending is not None or chain.selected is not None
+    if not chain.layers or chain.is_open or waits:
         chain.close(IDENTITY)
-    return Network(
+    return network(
         chain.layers,
         chain.activations[:-1],
         chain.activations[-1],
         np.float64 if chain.is_wide else dtype,
-        input_names=input_names,
-        output_names=output_names,
+        input_names,
+        output_names,
     )
 
 
 class _Chain:
-    """The layers made so far, a scale that waits for the next affine map, and the width reached."""
+    """The layers so far, a scale that waits for the next affine map, and the current width."""
 
-    def __init__(self, width: int | None) -> None:
+    def __init__(self, width: int | None, budget: Budget | None) -> None:
         self.width = width
+        self.budget = budget
         self.layers: list[tuple[Float64, Float64]] = []
         self.activations: list[Activation] = []
         self.pending: Scale | None = None
+        self.selected: NDArray[np.intp] | None = None  # Entries before the pending scale, of `before`.
+        self.before = 0
         self.absorbs = False
         self.is_wide = False
 
@@ -211,18 +230,21 @@ class _Chain:
             self.close(step)
         elif isinstance(step, Affine):
             self._add_affine(step)
+        elif isinstance(step, Select):
+            self._add_select(step)
         else:
             self._add_scale(step)
 
     def close(self, activation: Activation) -> None:
-        """End a layer with its activation, after a diagonal matrix where no affine map is open."""
+        """End a layer with its activation; if no affine map is open, add a diagonal matrix first."""
         if not self.is_open:
             if self.width is None:
                 raise ValueError(f"{activation} comes first, and nothing tells how many inputs it has")
             if self.width > _WIDEST_DIAGONAL:
                 raise ValueError(f"{activation} of {self.width} entries has no Dense layer right before it")
+            self._spend(self.width, self.width)
             factor, shift = self._take_pending(self.width)
-            self.layers.append((np.diag(factor), shift))
+            self.layers.append((self._of_selected(np.diag(factor)), shift))
         self.activations.append(activation)
 
     def _add_affine(self, step: Affine) -> None:
@@ -233,10 +255,11 @@ class _Chain:
             w, b = w_before @ w, b_before @ w + b
         elif self.is_open:
             self.close(IDENTITY)
+        self._spend(*w.shape)
         if self.pending is not None:
             factor, shift = self._take_pending(len(w))
             w, b = factor[:, None] * w, shift @ w + b
-        self.layers.append((w, b))
+        self.layers.append((self._of_selected(w), b))
         self.absorbs = step.absorbed
         self.width = b.size
 
@@ -251,6 +274,37 @@ class _Chain:
             self.pending = scale(self.pending.factor * factor, self.pending.shift * factor + shift, where)
         else:
             self.pending = step
+
+    def _spend(self, fan_in: int, fan_out: int) -> None:
+        if len(self.layers) == MOST_LAYERS:
+            raise ValueError(f"it has more than {MOST_LAYERS} layers")
+        if self.budget is not None:
+            self.budget.spend_on_layer(fan_in, fan_out)
+
+    def _add_select(self, step: Select) -> None:
+        places, where = step
+        if self.width is None or (places.size and int(places.max()) >= self.width):
+            raise ValueError(f"{where} takes inputs up to {places.max()}, but gets {self.width}")
+        if self.is_open:
+            w, b = self.layers[-1]
+            self.layers[-1] = (w[:, places], b[places])
+        else:
+            if self.pending is not None and self.pending.factor.size > 1:
+                factor, shift, name = self.pending
+                self.pending = Scale(factor[places], shift[places], name)
+            if self.selected is None:
+                self.before = self.width
+            self.selected = places if self.selected is None else self.selected[places]
+        self.width = places.size
+
+    def _of_selected(self, w: Float64) -> Float64:
+        """Return weights with a row for each entry, selected or not."""
+        if self.selected is None:
+            return w
+        all_rows = np.zeros((self.before, w.shape[1]))
+        np.add.at(all_rows, self.selected, w)
+        self.selected = None
+        return all_rows
 
     def _take_pending(self, width: int) -> tuple[Float64, Float64]:
         if self.pending is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,14 @@ from fastjac.models.folding import (
     normalisation,
     scale,
 )
+from fastjac.models.limits import warned
 from fastjac.network import Network
+
+Shape = tuple[int | None, ...]
+
+
+class FileLayer(SimpleNamespace):
+    """What a file says of a layer of the class ``kind``: Keras' attributes, with arrays for weights."""
 
 
 def from_keras(model: Any) -> Network:
@@ -31,8 +40,8 @@ def from_keras(model: Any) -> Network:
     ----------
     model : keras.Model
         Sequential, or functional with one input, one output and one path between them, nested at will, of
-        Dense, Activation, ReLU, LeakyReLU, ELU, Softmax, Flatten, Dropout, BatchNormalization,
-        Normalization and Rescaling.
+        Dense, Activation, ReLU, LeakyReLU, ELU, Softmax, Flatten, BatchNormalization, Normalization and
+        Rescaling; Dropout, GaussianNoise and their kin do nothing at inference.
 
     Returns
     -------
@@ -50,13 +59,12 @@ def from_keras(model: Any) -> Network:
 
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model of Keras 3, got {type(model).__name__}")
-    steps = [step for layer, shape in _chain(model) for step in _steps(layer, shape)]
+    steps = [step for layer, shape in _chain(model) for step in steps_of(layer, shape)]
     wide = any(str(weight.dtype) == "float64" for weight in model.weights)
-    n_inputs = None if None in model.input_shape[1:] else int(np.prod(model.input_shape[1:]))
-    return fold(steps, np.float64 if wide else np.float32, n_inputs)
+    return warned(fold(steps, np.float64 if wide else np.float32, size_of(model.input_shape)))
 
 
-def _chain(model: Any) -> list[tuple[Any, tuple[int, ...]]]:
+def _chain(model: Any) -> list[tuple[Any, Shape]]:
     """Return the layers of a model, each with the shape of its input, batch axis included."""
     import keras
     from keras.src.models import Functional
@@ -72,11 +80,17 @@ def _chain(model: Any) -> list[tuple[Any, tuple[int, ...]]]:
         raise ValueError(
             f"{model.name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one each"
         )
-    chain: list[tuple[Any, tuple[int, ...]]] = []
+    chain: list[tuple[Any, Shape]] = []
     tensor = model.outputs[0]
     while tensor is not model.inputs[0]:
         layer, node_index, _ = tensor._keras_history
-        before = layer._inbound_nodes[node_index].input_tensors
+        node = layer._inbound_nodes[node_index]
+        before = node.input_tensors
+        if node.arguments.kwargs.get("training"):
+            raise ValueError(
+                f"{layer.name} ({type(layer).__name__}) is called with training=True, so it does not compute "
+                "as at inference"
+            )
         if len(before) != 1:
             raise ValueError(f"{layer.name} ({type(layer).__name__}) has {len(before)} inputs, expected 1")
         tensor = before[0]
@@ -85,23 +99,41 @@ def _chain(model: Any) -> list[tuple[Any, tuple[int, ...]]]:
     return chain
 
 
-def _steps(layer: Any, shape: tuple[int, ...]) -> list[Step]:
+def size_of(shape: Shape) -> int | None:
+    """Return the number of entries of a sample, None where an axis is unknown."""
+    sizes = [size for size in shape[1:] if size is not None]
+    return math.prod(sizes) if len(sizes) == len(shape) - 1 else None
+
+
+def steps_of(layer: Any, shape: Shape) -> list[Step]:
+    """Return the steps of a layer of Keras or of a file, of which ``shape`` is the input, batch included."""
+    kind = layer.kind if isinstance(layer, FileLayer) else _kind(layer)
+    where = f"{layer.name} ({kind})"
+    if kind not in LAYERS:
+        raise ValueError(f"{where} is not a layer that fastjac reads: {', '.join(LAYERS)}")
+    return LAYERS[kind](layer, where, shape)
+
+
+def _kind(layer: Any) -> str:
+    """Return the class of Keras that a layer computes as, or its own."""
     import keras
 
-    where = f"{layer.name} ({type(layer).__name__})"
-    for kind, steps in LAYERS.items():
-        if computes_as(layer, getattr(keras.layers, kind), "call"):
-            return steps(layer, where, shape)
-    raise ValueError(f"{where} is not a layer that fastjac reads: {', '.join(LAYERS)}")
+    for name in LAYERS:
+        kind = getattr(keras.layers, name, None)
+        if kind is not None and computes_as(layer, kind, "call"):
+            return name
+    return type(layer).__name__
 
 
 def _array(variable: Any) -> Float64:
+    if isinstance(variable, np.ndarray):
+        return as_float64(variable, "a weight")
     import keras
 
     return as_float64(keras.ops.convert_to_numpy(variable), "a Keras variable")
 
 
-def _dense(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
+def _dense(layer: Any, where: str, shape: Shape) -> list[Step]:
     if len(shape) != 2:
         raise ValueError(f"{where} works on the last axis of {shape}: put a Flatten before it")
     if getattr(layer, "quantization_mode", None) is not None:
@@ -111,22 +143,26 @@ def _dense(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
     return [dense, *_activation(layer.activation, where, (shape[0], dense.b.size))]
 
 
-def _activation(function: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
-    import keras
+def _activation(given: Any, where: str, shape: Shape) -> list[Step]:
+    name = given if isinstance(given, str) else "linear"
+    if isinstance(given, FileLayer):
+        return steps_of(given, shape)
+    if given is not None and not isinstance(given, str):
+        import keras
 
-    if isinstance(function, keras.Layer):
-        return _steps(function, shape)
-    name = "linear" if function is None else getattr(function, "__name__", "")
-    if name not in _ACTIVATIONS or function not in (None, getattr(keras.activations, name)):
-        raise ValueError(
-            f"{where} has the activation {name or function!r}, expected one of {', '.join(_ACTIVATIONS)}"
-        )
+        if isinstance(given, keras.Layer):
+            return steps_of(given, shape)
+        name = getattr(given, "__name__", repr(given))
+        if name in _ACTIVATIONS and given is not getattr(keras.activations, name, None):
+            name = repr(given)
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"{where} has the activation {name!r}, expected one of {', '.join(_ACTIVATIONS)}")
     if "softmax" in name and len(shape) != 2:
         raise ValueError(f"{where} is a softmax over the last axis of {shape}: put a Flatten before it")
     return [_ACTIVATIONS[name]]
 
 
-def _batch_norm(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
+def _batch_norm(layer: Any, where: str, shape: Shape) -> list[Step]:
     mean, variance = _array(layer.moving_mean), _array(layer.moving_variance)
     gamma = np.ones_like(mean) if layer.gamma is None else _array(layer.gamma)
     beta = np.zeros_like(mean) if layer.beta is None else _array(layer.beta)
@@ -137,32 +173,39 @@ def _batch_norm(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
     return [normalisation(parts[0], parts[1], layer.epsilon, parts[2], parts[3], where)]
 
 
-def _normalization(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
-    import keras
-
+def _normalization(layer: Any, where: str, shape: Shape) -> list[Step]:
     if layer.mean is None:
         raise ValueError(f"{where} has no mean yet: adapt it, or build the model")
     mean = _flat(_array(layer.mean), where, shape)
     deviation = _flat(np.sqrt(_array(layer.variance)), where, shape)
-    deviation = np.maximum(deviation, keras.config.epsilon())
+    deviation = np.maximum(deviation, _smallest_deviation(layer))
     if layer.invert:
         return [scale(deviation, mean, where)]
     return [scale(1 / deviation, -mean / deviation, where)]
 
 
-def _rescaling(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
+def _smallest_deviation(layer: Any) -> float:
+    if isinstance(layer, FileLayer):
+        return 1e-7  # Keras' own default.
+    import keras
+
+    return float(keras.config.epsilon())
+
+
+def _rescaling(layer: Any, where: str, shape: Shape) -> list[Step]:
     factor, shift = (_flat(as_float64(part, where), where, shape) for part in (layer.scale, layer.offset))
     return [scale(factor, shift, where)]
 
 
-def _flat(array: Float64, where: str, shape: tuple[int, ...]) -> Float64:
+def _flat(array: Float64, where: str, shape: Shape) -> Float64:
     """Return a parameter for each entry of the flattened input of shape ``shape[1:]``."""
-    if None in shape[1:]:
+    sizes = [size for size in shape[1:] if size is not None]
+    if len(sizes) < len(shape) - 1:
         raise ValueError(f"{where} has an input of shape {shape}, expected known sizes")
-    return np.broadcast_to(array, (1, *shape[1:])).ravel()
+    return np.broadcast_to(array, (1, *sizes)).ravel()
 
 
-def _relu(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
+def _relu(layer: Any, where: str, shape: Shape) -> list[Step]:
     slope, limit = float(layer.negative_slope or 0), layer.max_value
     if layer.threshold or (slope and limit is not None):
         raise ValueError(
@@ -174,23 +217,23 @@ def _relu(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
     return clip(0.0, np.inf if limit is None else float(limit), where)
 
 
-def _softmax(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
+def _softmax(layer: Any, where: str, shape: Shape) -> list[Step]:
     if layer.axis not in (-1, 1) or len(shape) != 2:
         raise ValueError(f"{where} is a softmax over axis {layer.axis} of {shape}, expected the last of two")
     return [Activation("softmax")]
 
 
-def _flatten(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
+def _flatten(layer: Any, where: str, shape: Shape) -> list[Step]:
     if layer.data_format == "channels_first" and len(shape) > 2:
         raise ValueError(f"{where} moves the channels first, expected data_format='channels_last'")
     return []
 
 
-def _nothing(layer: Any, where: str, shape: tuple[int, ...]) -> list[Step]:
+def _nothing(layer: Any, where: str, shape: Shape) -> list[Step]:
     return []
 
 
-LAYERS: dict[str, Callable[[Any, str, tuple[int, ...]], list[Step]]] = {
+LAYERS: dict[str, Callable[[Any, str, Shape], list[Step]]] = {
     "Dense": _dense,
     "Activation": lambda layer, where, shape: _activation(layer.activation, where, shape),
     "ReLU": _relu,
@@ -198,7 +241,19 @@ LAYERS: dict[str, Callable[[Any, str, tuple[int, ...]], list[Step]]] = {
     "ELU": lambda layer, where, _: [activation_of("elu", where, float(layer.alpha))],
     "Softmax": _softmax,
     "Flatten": _flatten,
-    "Dropout": _nothing,
+    **dict.fromkeys(
+        (
+            "Dropout",
+            "SpatialDropout1D",
+            "SpatialDropout2D",
+            "SpatialDropout3D",
+            "AlphaDropout",
+            "GaussianDropout",
+            "GaussianNoise",
+            "ActivityRegularization",
+        ),
+        _nothing,
+    ),
     "BatchNormalization": _batch_norm,
     "Normalization": _normalization,
     "Rescaling": _rescaling,
@@ -215,6 +270,7 @@ _ACTIVATIONS = {
     "sigmoid": Activation("sigmoid"),
     "softplus": Activation("softplus"),
     "silu": Activation("silu"),
+    "swish": Activation("silu"),
     "gelu": Activation("gelu"),
     "softmax": Activation("softmax"),
     "log_softmax": Activation("log_softmax"),

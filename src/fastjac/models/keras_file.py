@@ -1,133 +1,268 @@
-"""Networks from .keras files: what one says it is made of is checked before Keras makes anything of it."""
+"""Networks from Keras' files, .keras and .h5, read as data: no Keras and no code of a file is run."""
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
-import math
-import tempfile
-import zipfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-from fastjac.models.containers import check_unpacked_size
-from fastjac.models.keras import LAYERS, from_keras
+import numpy as np
+from numpy.typing import NDArray
+
+from fastjac.layers import Activation
+from fastjac.models.containers import Arrays, check_text, open_zip
+from fastjac.models.folding import Step, fold
+from fastjac.models.hdf5 import read_hdf5
+from fastjac.models.keras import FileLayer, Shape, size_of, steps_of
+from fastjac.models.limits import MOST_LAYERS, Budget, network
+from fastjac.models.params import Activations, check_activations, layers_of
 from fastjac.network import Network
 
-# What a configuration may name besides layers: all of it is data.
-_MODELS = ("Sequential", "Functional")
-_OTHERS = ("InputLayer", "DTypePolicy", "__keras_tensor__", "__numpy__", "__tensor__")
-_MODULES = (None, "keras", "keras.layers", "keras.src.models.functional", "builtins")
+_MODELS = ("Sequential", "Functional", "Model")
+# What Keras calls the weights of its layers, in its order; a layer may lack those before the colon.
+_WEIGHTS = {
+    "Dense": ["kernel", "use_bias: bias"],
+    "BatchNormalization": ["scale: gamma", "center: beta", "moving_mean", "moving_variance"],
+    "Normalization": ["mean", "variance", "count"],
+}
+# Attributes that a layer has even where its configuration does not say so.
+_DEFAULTS = {
+    "activation": None,
+    "bias": None,
+    "beta": None,
+    "data_format": "channels_last",
+    "gamma": None,
+    "max_value": None,
+    "negative_slope": 0.0,
+    "threshold": 0.0,
+}
 
 
-def read_keras(data: bytes, folder: Path) -> Network:
+class _Leaf(NamedTuple):
+    """A layer that is no model: its class, configuration, the place of its weights, the names down to it."""
+
+    kind: str
+    config: dict[str, Any]
+    place: str
+    names: tuple[str, ...]
+
+
+# Returns the weights of a leaf, in Keras' order.
+_Finder = Callable[[_Leaf], list[NDArray[Any]]]
+
+
+def read_keras(data: bytes) -> Network:
     """Return the network in the bytes of a ``.keras`` file.
-
-    Only the configuration and the weights reach Keras, in a copy of the file that has nothing else:
-    no optimiser, no custom objects, no lambda, no assets.
 
     Raises
     ------
     ValueError
-        If the bytes are not such a file, or name anything but the layers that `from_keras` reads.
+        If the bytes are not such a file, or have a layer that `from_keras` does not read.
     ImportError
-        If Keras is not installed.
+        If h5py is not installed.
     """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        check_unpacked_size(archive, len(data))
-        metadata, weights = archive.read("metadata.json"), archive.read("model.weights.h5")
-        config = _harmless(json.loads(archive.read("config.json")))
-    numbers, _ = _weights_needed(config, None)
-    if numbers > len(weights):
-        raise ValueError(f"its layers would have {numbers} weights, its weights have {len(weights)} bytes")
-    import h5py
-    import keras
+    with open_zip(data) as archive:
+        entries = [archive.getinfo(name) for name in ("config.json", "model.weights.h5")]
+        check_text("config.json", entries[0].file_size, len(data))
+        Budget(len(data)).spend(entries[1].file_size // 4)
+        config, weights = (archive.open(entry).read(entry.file_size) for entry in entries)
+    arrays, _ = read_hdf5(weights, "a .keras file")
 
-    with h5py.File(io.BytesIO(weights)) as file:
-        _check_hdf5(file)
-    with tempfile.TemporaryDirectory(prefix="fastjac-") as scratch:
-        copy = Path(scratch) / "model.keras"
-        with zipfile.ZipFile(copy, "w") as archive:
-            archive.writestr("metadata.json", metadata)
-            archive.writestr("config.json", json.dumps(config))
-            archive.writestr("model.weights.h5", weights)
-        return from_keras(keras.saving.load_model(copy, compile=False, safe_mode=True))
+    def found(leaf: _Leaf) -> list[NDArray[Any]]:
+        places = (f"{leaf.place}vars/{number}" for number in itertools.count())
+        return [arrays[place] for place in itertools.takewhile(arrays.__contains__, places)]
+
+    return _network(json.loads(config), found, Budget(len(data)))
 
 
-def _harmless(config: Any) -> Any:
-    """Return a configuration without what only training needs, after a look at every name in it."""
-    if isinstance(config, list):
-        return [_harmless(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    if "class_name" in config:
-        name, module = config["class_name"], config.get("module")
-        known = module in _MODULES and name in (*LAYERS, *_MODELS, *_OTHERS)
-        if not known or config.get("registered_name") not in (None, name):
-            raise ValueError(f"it has a {module}.{name}, which fastjac does not let Keras make from a file")
-    kept: dict[str, Any] = {}
-    for key, value in config.items():
-        if key.endswith("_initializer"):
-            kept[key] = "zeros"
-        elif key.endswith(("_regularizer", "_constraint")):
-            kept[key] = None
-        elif key != "compile_config":
-            kept[key] = _harmless(value)
-    return kept
+def read_h5(data: bytes, activation: Activations | None, head: str | Activation | None) -> Network:
+    """Return the network in the bytes of an ``.h5`` file: a model, or weights alone and their activations.
+
+    Raises
+    ------
+    ValueError
+        As `read_keras`; or if activations are given for a model, or none for weights.
+    ImportError
+        If h5py is not installed.
+    """
+    arrays, texts = read_hdf5(data, "an .h5 file")
+    check_activations("/model_config" in texts, activation, head)
+    if activation is not None and head is not None:
+        return network(
+            list(layers_of(_tree(arrays, texts), "weights")), activation, head, budget=Budget(len(data))
+        )
+    check_text("its configuration", len(texts["/model_config"]), len(data))
+
+    def found(leaf: _Leaf) -> list[NDArray[Any]]:
+        group = f"/model_weights/{leaf.names[0]}/"
+        names = texts.get(f"{group}weight_names", [])
+        if len(leaf.names) > 1:  # A model's group has the weights of all its layers.
+            names = [name for name in names if name.split("/")[-2:-1] == [leaf.names[-1]]]
+        return [arrays[group + name] for name in names]
+
+    return _network(json.loads(texts["/model_config"]), found, Budget(len(data)))
 
 
-def _weights_needed(model: Any, width: int | None) -> tuple[int, int | None]:
-    """Return how many weights a model's Dense layers would have, and how wide its output would be."""
-    numbers = 0
-    for layer in _in_order(model["config"]):
-        kind, config = layer["class_name"], layer["config"]
+def _network(model: dict[str, Any], found: _Finder, budget: Budget) -> Network:
+    """Return the network of a model's configuration."""
+    shape: Shape | None = None
+    n_inputs, is_wide = None, False
+    steps: list[Step] = []
+    for number, leaf in enumerate(_leaves(model, "/", ())):
+        if number > 10 * MOST_LAYERS:
+            raise ValueError(f"it has more than {10 * MOST_LAYERS} layers")
+        if shape is None:
+            shape = _input_shape(model, leaf)
+            n_inputs = size_of(shape)
+        if leaf.kind == "InputLayer":
+            continue
+        layer = _layer(leaf, found(leaf) if leaf.kind in _WEIGHTS else [], shape)
+        if leaf.kind in ("BatchNormalization", "Normalization", "Rescaling"):
+            budget.spend(size_of(shape) or 0)
+        steps += steps_of(layer, shape)
+        if leaf.kind == "Dense":
+            is_wide |= layer.kernel.dtype == np.float64
+            shape = (*shape[:-1], layer.kernel.shape[1])
+        elif leaf.kind == "Flatten":
+            shape = (shape[0], size_of(shape))
+    return fold(steps, np.float64 if is_wide else np.float32, n_inputs, budget=budget)
+
+
+def _leaves(model: dict[str, Any], place: str, names: tuple[str, ...]) -> Iterator[_Leaf]:
+    """Yield a model's layers in the order in which they compute, and those of models in it."""
+    config = model["config"]
+    layers = config if isinstance(config, list) else config["layers"]
+    places: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for layer in layers:
+        kind = re.sub("([a-z])([A-Z])", r"\1_\2", layer["class_name"].replace("Model", "Functional")).lower()
+        places[_name(layer)] = (
+            f"{place}layers/{kind}_{counts[kind]}/" if counts[kind] else f"{place}layers/{kind}/"
+        )
+        counts[kind] += 1
+    for layer in _in_order(config, layers):
+        kind, name = layer["class_name"], _name(layer)
+        if layer.get("registered_name") not in (None, kind) or not str(
+            layer.get("module", "keras")
+        ).startswith(("keras", "tf_keras")):
+            raise ValueError(f"{name} is a {layer.get('module')}.{kind}, which is none of Keras' own layers")
         if kind in _MODELS:
-            more, width = _weights_needed(layer, width)
-            numbers += more
-        elif kind == "InputLayer":
-            width = math.prod(abs(int(size)) for size in config["batch_shape"][1:])
-        elif kind == "Dense":
-            if width is None:
-                raise ValueError("it has no input of a known shape")
-            numbers += width * abs(int(config["units"]))
-            width = abs(int(config["units"]))
-    return numbers, width
+            yield from _leaves(layer, places[name], (*names, name))
+        else:
+            yield _Leaf(kind, layer["config"], places[name], (*names, name))
 
 
-def _in_order(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _in_order(config: Any, layers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the layers of a model's configuration in the order in which they compute."""
-    if "input_layers" not in config:
-        yield from config["layers"]
+    if isinstance(config, list) or "output_layers" not in config:
+        yield from layers
         return
-    layers = {layer["name"]: layer for layer in config["layers"]}
-    calls: list[tuple[str, int]] = []
-    name, number, _ = config["output_layers"]
+    by_name = {_name(layer): layer for layer in layers}
+    calls: dict[tuple[str, int], None] = {}
+    (call,) = _calls(config["output_layers"])
     while True:
-        calls.append((name, int(number)))
-        nodes = layers[name]["inbound_nodes"]
+        if call in calls:
+            raise ValueError(f"its layer {call[0]!r} needs its own output")
+        calls[call] = None
+        name, number = call
+        nodes = by_name[name]["inbound_nodes"]
         if not nodes:
             break
-        tensors = [argument for argument in nodes[int(number)]["args"] if isinstance(argument, dict)]
-        if len(tensors) != 1 or (name, int(number)) in calls[:-1]:
-            raise ValueError(f"its layer {name!r} has {len(tensors)} inputs, expected 1")
-        name, number, _ = tensors[0]["config"]["keras_history"]
+        if '"training": true' in json.dumps(nodes[number]):
+            raise ValueError(f"its layer {name!r} is called as in training")
+        before = _calls(nodes[number])
+        if len(before) != 1:
+            raise ValueError(f"its layer {name!r} has {len(before)} inputs, expected 1")
+        call = before[0]
     for name, _ in reversed(calls):
-        yield layers[name]
+        yield by_name[name]
 
 
-def _check_hdf5(group: Any) -> None:
-    """Raise ValueError if weights are anywhere but in the file, or larger than what it has for them."""
-    import h5py
+def _calls(tensors: Any) -> list[tuple[str, int]]:
+    """Return which calls of which layers make tensors, as Keras 2 or Keras 3 spell them."""
+    if isinstance(tensors, dict):
+        if "keras_history" in tensors:
+            tensors = tensors["keras_history"]
+        else:
+            tensors = list(tensors.get("args", [])) if "args" in tensors else [tensors["config"]]
+    if len(tensors) > 2 and isinstance(tensors[0], str):
+        return [(tensors[0], int(tensors[1]))]
+    return [call for tensor in tensors if isinstance(tensor, (list, dict)) for call in _calls(tensor)]
 
-    for name in group:
-        item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-        if isinstance(item, h5py.Group):
-            _check_hdf5(item)
-        elif (
-            not isinstance(item, h5py.Dataset)
-            or item.is_virtual
-            or item.external
-            or item.id.get_storage_size() < item.nbytes
-        ):
-            raise ValueError(f"its weights {name!r} are not plain numbers in the file itself")
+
+def _name(layer: dict[str, Any]) -> str:
+    return str(layer.get("name") or layer["config"]["name"])
+
+
+def _input_shape(model: dict[str, Any], first: _Leaf) -> Shape:
+    """Return the shape that a model tells for its input, batch included."""
+    config = model["config"] if isinstance(model["config"], dict) else {}
+    given = [
+        first.config.get("batch_shape"),
+        first.config.get("batch_input_shape"),
+        config.get("build_input_shape"),
+    ]
+    shape = next((shape for shape in given if shape), None)
+    if not shape:
+        raise ValueError("it does not tell the shape of its input")
+    return tuple(None if size is None else int(size) for size in shape)
+
+
+def _layer(leaf: _Leaf, arrays: list[NDArray[Any]], shape: Shape) -> FileLayer:
+    """Return what a leaf says of itself, with its weights by Keras' names."""
+    config = {key: _plain(value) for key, value in leaf.config.items()}
+    if leaf.kind == "LeakyReLU" and "alpha" in config:
+        config["negative_slope"] = config["alpha"]  # Keras 2's name of it.
+    is_adapted = leaf.kind != "Normalization" or config.get("mean") is None
+    wanted = [name.split(": ") for name in _WEIGHTS.get(leaf.kind, []) if is_adapted]
+    names = [name[-1] for name in wanted if len(name) == 1 or config.get(name[0], True)]
+    for name, array in zip(names, arrays, strict=False):
+        if array.dtype.kind != "f" and name != "count":
+            raise ValueError(
+                f"{leaf.names[-1]}: its {name} has dtype {array.dtype}, expected floats: "
+                "fastjac reads no quantized weights"
+            )
+    if len(arrays) != len(names):
+        raise ValueError(
+            f"{leaf.names[-1]} ({leaf.kind}) has {len(arrays)} weights, expected {', '.join(names)}"
+        )
+    layer = FileLayer(**_DEFAULTS | config | dict(zip(names, arrays, strict=True)) | {"kind": leaf.kind})
+    if leaf.kind == "Normalization":
+        axes = layer.axis if isinstance(layer.axis, list) else [] if layer.axis is None else [layer.axis]
+        kept = {axis % len(shape) for axis in axes}
+        along = [(size or 0) if place in kept else 1 for place, size in enumerate(shape)]
+        layer.mean, layer.variance = (
+            np.reshape(part, along) if is_adapted else np.asarray(part, np.float64)
+            for part in (layer.mean, layer.variance)
+        )
+    return layer
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a configuration; arrays and layers are written as what to make them of."""
+    if not isinstance(value, dict) or "class_name" not in value or not isinstance(value.get("config"), dict):
+        return value
+    config, kind = value["config"], str(value["class_name"])
+    if kind == "__numpy__":
+        return config["value"]
+    return FileLayer(**_DEFAULTS | {"name": kind} | config | {"kind": kind})
+
+
+def _tree(arrays: Arrays, texts: dict[str, Any]) -> Any:
+    """Return bare weights as `layers_of` takes them: in Keras 2's order, or by Keras 3's numbered names."""
+    if "/layer_names" in texts:
+        names = [(layer, texts.get(f"/{layer}/weight_names", [])) for layer in texts["/layer_names"]]
+        return [
+            {re.split("[/:]", f"/{name}")[-1 - (":" in name)]: arrays[f"/{layer}/{name}"] for name in weights}
+            for layer, weights in names
+            if weights
+        ]
+    tree: dict[str, dict[str, Any]] = {}
+    for place, array in arrays.items():
+        match = re.fullmatch(r"/layers/(.+)/vars/(\d+)", place)
+        if match:
+            tree.setdefault(match[1], {})[{"0": "kernel", "1": "bias"}.get(match[2], match[2])] = array
+    return tree

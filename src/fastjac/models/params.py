@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from fastjac.layers import Activation
+from fastjac.models.limits import Budget, network, warned
 from fastjac.network import Network
 
 Activations = str | Activation | Sequence[str | Activation]
 _WEIGHTS = ("kernel", "w")
 _BIASES = ("bias", "b")
+# How many prefixes an error names, and where it looks for them.
+_MOST_TOLD, _MOST_SEARCHED, _DEEPEST = 8, 5000, 30
 
 
 def from_params(params: Any, activation: Activations = "relu", head: str | Activation = "softmax") -> Network:
@@ -45,15 +50,51 @@ def from_params(params: Any, activation: Activations = "relu", head: str | Activ
         if others:
             raise ValueError(f"params has {', '.join(others)} besides 'params', which fastjac cannot read")
         params = params["params"]
-    return Network(list(_layers(params, "params")), activation, head)
+    return warned(network(list(layers_of(params, "params")), activation, head))
 
 
-def from_state_dict(arrays: Mapping[str, Any], activation: Activations, head: str | Activation) -> Network:
+def from_state_dict(
+    arrays: Mapping[str, Any],
+    activation: Activations,
+    head: str | Activation,
+    prefix: str | Sequence[str] = "",
+    budget: Budget | None = None,
+) -> Network:
     """Return the network of a PyTorch state dict.
 
-    Its arrays are called ``0.weight`` (fan_out, fan_in), ``0.bias`` (fan_out,), ``2.weight`` and so on;
-    ``w1`` (fan_in, fan_out), ``b1`` (fan_out,), ``w2`` and so on do as well.
+    Its arrays are called ``0.weight`` (fan_out, fan_in), ``0.bias`` (fan_out,), ``2.weight`` and so on, after
+    a ``prefix``, or one of several in order; ``w1`` (fan_in, fan_out), ``b1`` (fan_out,), ``w2`` do as well.
+
+    Raises
+    ------
+    ValueError
+        If they are not layers in an order that the names tell; the message names prefixes of those that are.
     """
+    layers: list[tuple[Any, Any]] = []
+    for start in [prefix] if isinstance(prefix, str) else prefix:
+        start = start and start.rstrip(".") + "."
+        chosen = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+        try:
+            if not chosen:
+                raise ValueError(f"it has no weights {f'that begin with {start!r}' if start else 'at all'}")
+            layers += layers_of(
+                _tree({name: _real(name, array) for name, array in chosen.items()}), "weights"
+            )
+        except (TypeError, ValueError) as error:
+            known = [
+                repr(found) for found in itertools.islice(_prefixes(arrays), _MOST_TOLD) if found != start
+            ]
+            if not known:
+                raise
+            raise ValueError(
+                f"{error}. Say where the layers are, as in fastjac.load(path, activation, head, "
+                f"prefix={known[0]}); there are {', '.join(known)}"
+            ) from None
+    return network(layers, activation, head, budget=budget)
+
+
+def _tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arrays of a state dict as nested mappings, weights (fan_in, fan_out)."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         plain = re.fullmatch(r"([wb])(\d+)", name)
@@ -64,21 +105,58 @@ def from_state_dict(arrays: Mapping[str, Any], activation: Activations, head: st
         for part in path:
             node = node.setdefault(part, {})
         node["w" if leaf == "weight" else leaf] = array.T if leaf == "weight" else array
-    return Network(list(_layers(tree, "weights")), activation, head)
+    return tree
 
 
-def _layers(params: Any, where: str) -> Iterator[tuple[Any, Any]]:
+def _real(name: str, array: Any) -> Any:
+    """Return an array of real numbers that mean what they say."""
+    kind = array.dtype.names[0] if array.dtype.names else array.dtype
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name!r} has dtype {kind}, expected real numbers")
+    if array.dtype in (np.int8, np.uint8):
+        raise ValueError(f"{name!r} has dtype {kind}: quantized weights mean nothing without their scales")
+    return array
+
+
+def _prefixes(arrays: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the shortest prefixes after which there are layers that fit each other, and nothing else."""
+    with contextlib.suppress(TypeError, ValueError):
+        layers = list(layers_of(_tree({name: _real(name, array) for name, array in arrays.items()}), ""))
+        if all(before.shape[1] == after.shape[0] for (before, _), (after, _) in itertools.pairwise(layers)):
+            yield prefix
+            return
+    below: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            below.setdefault(first, {})[rest] = array
+    for first, group in below.items():
+        yield from _prefixes(group, f"{prefix}{first}.")
+
+
+def check_activations(has_own: bool, activation: Activations | None, head: str | Activation | None) -> None:
+    """Raise ValueError where a file has no activations and none are given, or both."""
+    if has_own and not (activation is head is None):
+        raise ValueError("it tells its activations itself: leave activation and head out")
+    if not has_own and (activation is None or head is None):
+        raise ValueError(
+            "it holds weights but no activations: say which, as in "
+            'fastjac.load(path, activation="relu", head="softmax")'
+        )
+
+
+def layers_of(params: Any, where: str) -> Iterator[tuple[Any, Any]]:
     """Yield ``(w, b)`` of every layer, in order; b is None where there is none."""
     if isinstance(params, Mapping):
         if any(name in _WEIGHTS for name in params):
             yield _layer(params, where)
             return
         for name in _ordered(params, where):
-            yield from _layers(params[name], f"{where}[{name!r}]")
+            yield from layers_of(params[name], f"{where}[{name!r}]")
     elif isinstance(params, Sequence) and not isinstance(params, (str, bytes)):
         for number, layer in enumerate(params):
             if isinstance(layer, Mapping):
-                yield from _layers(layer, f"{where}[{number}]")
+                yield from layers_of(layer, f"{where}[{number}]")
             elif not isinstance(layer, Sequence):
                 raise TypeError(f"{where}[{number}] is a {type(layer).__name__}, expected a pair (w, b)")
             elif layer:  # JAX's stax keeps an empty tuple for an activation

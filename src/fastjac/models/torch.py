@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +20,10 @@ from fastjac.models.folding import (
     normalisation,
     scale,
 )
+from fastjac.models.limits import warned
 from fastjac.network import Network
+
+_Reader = Callable[[Any, str], list[Step]]
 
 
 def from_torch(module: Any) -> Network:
@@ -42,6 +46,11 @@ def from_torch(module: Any) -> Network:
         If ``module`` is not a module.
     ValueError
         If it holds something else, or has a ``forward`` or hooks of its own.
+
+    Notes
+    -----
+    The module is only read, also in train mode. Parametrizations, pruning and the old weight_norm and
+    spectral_norm are read as they are in eval mode; a module from torch.compile is read as the original.
     """
     import torch
 
@@ -50,55 +59,129 @@ def from_torch(module: Any) -> Network:
     with torch.no_grad():
         steps = list(_steps(module, ""))
     wide = any(parameter.dtype == torch.float64 for parameter in module.parameters())
-    return fold(steps, np.float64 if wide else np.float32)
+    return warned(fold(steps, np.float64 if wide else np.float32))
 
 
 def _steps(module: Any, name: str) -> Iterator[Step]:
     from torch import nn
 
-    where = f"{name} ({type(module).__name__})" if name else type(module).__name__
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    if type(module).__name__ == "OptimizedModule":  # torch.compile's, which keeps the original.
+        module = module._orig_mod
+        hooks += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    where = _where(module, name)
     if isinstance(module, nn.modules.lazy.LazyModuleMixin):
         raise ValueError(f"{where} has no weights yet: call the module once first")
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise ValueError(
-            f"{where} has forward hooks, which may change what it computes: remove them, for instance "
-            "with torch.nn.utils.remove_weight_norm"
-        )
+    for hook in hooks:
+        if not _computed_by(hook):
+            raise ValueError(
+                f"{where} has the hook {getattr(hook, '__qualname__', hook)}, which may change its output: "
+                "call remove() on the handle that registering it returned"
+            )
     if computes_as(module, nn.Sequential, "forward"):
         for key, child in module._modules.items():  # named_children leaves out what it has seen
             yield from _steps(child, f"{name}.{key}" if name else key)
         return
-    for kind, steps in _LAYERS.items():
-        if computes_as(module, getattr(nn, kind), "forward"):
-            yield from steps(module, where)
-            return
-    raise ValueError(
-        f"{where} is not a layer that fastjac reads ({', '.join(('Sequential', *_LAYERS))}). "
-        "If its forward only chains such layers, pass torch.nn.Sequential of them; else export it with "
-        "torch.onnx.export and use fastjac.load"
+    reader = _reader(module)
+    if reader is None:
+        raise ValueError(_refusal(module, where))
+    yield from reader(module, where)
+
+
+def _where(module: Any, name: str) -> str:
+    kind = type(module).__name__
+    return f"{name} ({kind})" if name else kind
+
+
+def _reader(module: Any) -> _Reader | None:
+    from torch import nn
+
+    kinds = (kind for kind in _LAYERS if computes_as(module, getattr(nn, kind), "forward"))
+    return _LAYERS.get(next(kinds, ""))
+
+
+def _refusal(module: Any, where: str) -> str:
+    """Return what is wrong with a module that is none of the layers, and what to do."""
+    import torch
+
+    origin = type(module).__module__
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"{where} is TorchScript, which fastjac does not read: pass the module that it was made from"
+    if origin.startswith("torch.ao."):
+        return f"{where} is quantized, or made for it: pass the module of floats that it was made from"
+    known = f"a layer that fastjac reads ({', '.join(('Sequential', *_LAYERS))})"
+    if origin.startswith("torch.nn.") and "forward" not in vars(module):
+        return f"{where} is not {known}"
+    for name, child in module.named_modules():
+        has_code = not child._modules or type(child).__module__.startswith("torch.nn.")
+        if (
+            child is not module
+            and has_code
+            and not isinstance(child, torch.nn.Sequential)
+            and not _reader(child)
+        ):
+            return f"{where} has a forward of its own, and in it {_where(child, name)}, which is not {known}"
+    return (
+        f"{where} is not {known}, for it has a forward of its own. If that only chains such layers, pass "
+        "torch.nn.Sequential of them, or export it with torch.onnx.export and use fastjac.load"
     )
 
 
-def _array(tensor: Any) -> Float64:
+def _computed_by(hook: Any) -> str | None:
+    """Return the name of the parameter that a hook of PyTorch's own computes before each call."""
+    from torch.nn.utils.prune import BasePruningMethod
+    from torch.nn.utils.spectral_norm import SpectralNorm
+    from torch.nn.utils.weight_norm import WeightNorm
+
+    if isinstance(hook, BasePruningMethod):
+        return str(hook._tensor_name)
+    return str(hook.name) if isinstance(hook, (SpectralNorm, WeightNorm)) else None
+
+
+def _array(module: Any, name: str, where: str) -> Float64 | None:
+    """Return a parameter as it is in eval mode, None if the module has none.
+
+    Computing one may change buffers, as spectral_norm does in train mode; here a copy computes it.
+    """
     import torch
 
+    hooks = [hook for hook in module._forward_pre_hooks.values() if _computed_by(hook) == name]
+    if len(hooks) > 1:
+        raise ValueError(f"{where} has {len(hooks)} hooks that compute its {name}, expected 1")
+    if name in getattr(module, "parametrizations", {}):
+        tensor = copy.deepcopy(module.parametrizations[name]).eval()()
+    elif not hooks:
+        tensor = getattr(module, name)
+    elif hasattr(hooks[0], "apply_mask"):
+        tensor = hooks[0].apply_mask(module)
+    elif hasattr(hooks[0], "n_power_iterations"):
+        tensor = hooks[0].compute_weight(module, do_power_iteration=False)
+    else:
+        tensor = hooks[0].compute_weight(module)
+    if tensor is None:
+        return None
+    if tensor.is_meta:
+        raise ValueError(f"{where}: its {name} is on the device meta, which keeps no numbers")
     if tensor.is_complex() or tensor.is_quantized:
-        raise TypeError(f"a tensor has dtype {tensor.dtype}, expected real numbers")
+        raise TypeError(f"{where}: its {name} has dtype {tensor.dtype}, expected real numbers")
     return np.asarray(tensor.detach().to("cpu", torch.float64).numpy(), np.float64)
 
 
 def _linear(layer: Any, where: str) -> list[Step]:
-    bias = None if layer.bias is None else _array(layer.bias)
-    return [affine(_array(layer.weight).T, bias, where)]
+    w = _array(layer, "weight", where)
+    return [affine(np.empty((0, 0)) if w is None else w.T, _array(layer, "bias", where), where)]
 
 
 def _batch_norm(layer: Any, where: str) -> list[Step]:
-    if layer.running_mean is None:
+    names = ("running_mean", "running_var", "weight", "bias")
+    mean, variance, gamma, beta = (_array(layer, name, where) for name in names)
+    if mean is None or variance is None:
         raise ValueError(f"{where} keeps no running statistics, so its output depends on the whole batch")
-    gamma = 1.0 if layer.weight is None else _array(layer.weight)
-    beta = 0.0 if layer.bias is None else _array(layer.bias)
-    mean, variance = _array(layer.running_mean), _array(layer.running_var)
-    return [normalisation(mean, variance, layer.eps, gamma, beta, where)]
+    return [
+        normalisation(
+            mean, variance, layer.eps, 1.0 if gamma is None else gamma, 0.0 if beta is None else beta, where
+        )
+    ]
 
 
 def _flatten(layer: Any, where: str) -> list[Step]:
@@ -123,9 +206,6 @@ def _softmax(layer: Any, where: str) -> list[Step]:
 
 def _nothing(layer: Any, where: str) -> list[Step]:
     return []
-
-
-_Reader = Callable[[Any, str], list[Step]]
 
 
 def _plain(name: str, parameter: Callable[[Any], float] = lambda layer: 0.0) -> _Reader:

@@ -1,1 +1,1 @@
-"""The ways to a Jacobian that `fastjac compare` measures, one module for each library."""
+"""The peers that `fastjac compare` measures, one module for each library."""

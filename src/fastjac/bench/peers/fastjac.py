@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastjac.bench import machine
-from fastjac.bench.problem import Call, NotApplicableError, Problem
+from fastjac.bench.problem import VALUE_ALONE, Call, NotApplicableError, Problem
 from fastjac.jacobian import value_and_jacobian
 from fastjac.kernels import routines
 from fastjac.kernels.context import Context
@@ -26,17 +26,26 @@ def network(problem: Problem) -> Call:
     return lambda: net.value_and_jacobian(x, out=out)
 
 
+def value_alone(problem: Problem) -> Call:
+    """Return ``Network.__call__`` with ``out=``, beside which other packages' value alone is seen."""
+    net, x, (y, _) = _network(problem), problem.x, problem.outputs()
+
+    def call() -> tuple[Any, Any]:
+        return net(x, out=y), None
+
+    return call
+
+
 def kernel_alone(problem: Problem) -> Call:
     """Return the compiled routine, called in a compiled loop ``repeats`` times."""
-    if problem.batch is not None:
-        raise NotApplicableError("one input at a time")
+    x = problem.single()
     net, (y, jac) = _network(problem), problem.outputs()
     repeats = max(1, _MULTIPLY_ADDS // max(net.plan.multiply_adds, 1000))
     context = Context(net.packed)
-    loop = machine.repeated(routines.routine("value_and_jacobian", net.dtype))
+    loop = machine.repeated(routines.routine(net.dtype))
 
     def call() -> tuple[Any, Any]:
-        loop(repeats, context.address, problem.x, y, jac)
+        loop(repeats, context.address, x, y, jac)
         return y, jac
 
     call.repeats = repeats  # type: ignore[attr-defined]
@@ -52,4 +61,9 @@ def raw_arrays(problem: Problem) -> Call:
     return lambda: value_and_jacobian(x, w1, b1, w2, b2, out=out)
 
 
-PEERS = {"fastjac": network, "fastjac, kernel alone": kernel_alone, "fastjac, raw arrays": raw_arrays}
+PEERS = {
+    "fastjac": network,
+    "fastjac, kernel alone": kernel_alone,
+    "fastjac, raw arrays": raw_arrays,
+    f"fastjac, {VALUE_ALONE}": value_alone,
+}

@@ -1,5 +1,9 @@
-/* Plain C for one network whose sizes are known when it is compiled. `real`, BATCH and the layers'
-   activations come from the generated lines above, the calls from those below. */
+/* Plain C for one network, whose sizes the compiler knows. Generated lines come before it, which say what
+   `real` is, and after it, which call these functions. */
+
+#include <tgmath.h>
+
+#define R(c) ((real)(c))
 
 static inline void affine(const real *restrict a, const real *restrict w, const real *restrict b,
                           real *restrict z, int fan_in, int fan_out)
@@ -14,31 +18,21 @@ static inline void affine(const real *restrict a, const real *restrict w, const 
     }
 }
 
-static inline void softmax(const real *restrict z, real *restrict y, int m)
+/* Returns log(sum_i exp(z[i])). */
+static inline real softmax(const real *restrict z, real *restrict y, int m)
 {
     real top = z[0], sum = 0;
     for (int i = 1; i < m; i++)
         top = z[i] > top ? z[i] : top;
     for (int i = 0; i < m; i++)
-        sum += y[i] = EXP(z[i] - top);
+        sum += y[i] = exp(z[i] - top);
     for (int i = 0; i < m; i++)
         y[i] /= sum;
+    return top + log(sum);
 }
 
-static inline void log_softmax(const real *restrict z, real *restrict y, real *restrict s, int m)
-{
-    real top = z[0], sum = 0;
-    softmax(z, s, m);
-    for (int i = 1; i < m; i++)
-        top = z[i] > top ? z[i] : top;
-    for (int i = 0; i < m; i++)
-        sum += EXP(z[i] - top);
-    for (int i = 0; i < m; i++)
-        y[i] = z[i] - top - LOG(sum);
-}
-
-/* jac[i, h] = scale[i] * (w[h, i] - sum_j s[j] w[h, j]); wt is w transposed, (m, fan_in) */
-static inline void centre(const real *restrict s, const real *restrict scale, const real *restrict wt,
+/* jac[i, h] = scale[i] * (w[h, i] - sum_j s[j] w[h, j]); wt is w transposed, (m, fan_in); no scale is 1 */
+static inline void centre(const real *restrict s, const real *scale, const real *restrict wt,
                           real *restrict mean, real *restrict jac, int m, int fan_in)
 {
     for (int h = 0; h < fan_in; h++)
@@ -48,7 +42,7 @@ static inline void centre(const real *restrict s, const real *restrict scale, co
             mean[h] += s[i] * wt[i * fan_in + h];
     for (int i = 0; i < m; i++)
         for (int h = 0; h < fan_in; h++)
-            jac[i * fan_in + h] = scale[i] * (wt[i * fan_in + h] - mean[h]);
+            jac[i * fan_in + h] = (scale ? scale[i] : 1) * (wt[i * fan_in + h] - mean[h]);
 }
 
 static inline void scale_rows(const real *restrict scale, const real *restrict wt, real *restrict jac,

@@ -7,9 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from fastjac.bench.peers.activations import HAS_SCIPY, SLOPES, VALUES, erf
-from fastjac.bench.problem import Call, NotApplicableError, Problem
-from fastjac.layers import Activation
+from fastjac.bench.peers.dialect import Dialect
+from fastjac.bench.problem import Call, Problem
+from fastjac.layers import HEADS_ONLY, Activation
+
+try:
+    from scipy.special import erf
+except ImportError:
+    erf = None
+
+_NUMPY = Dialect(np, erf)
 
 # The article's functions. Its arrays of zeros and ones have NumPy's default dtype: in float32 the
 # products of its backward pass therefore run in float64.
@@ -52,25 +59,17 @@ def _log_softmax_backward(dout: Any, y: Any) -> Any:
     return dout @ (np.diag(np.ones(y.shape)) - np.exp(y))
 
 
-def _identity_forward(x: Any) -> Any:
-    return x, None
-
-
-def _identity_backward(dout: Any, cache: Any) -> Any:
-    return dout
-
-
 def _elementwise(activation: Activation) -> tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]:
     """Return forward and backward of another activation, in the same manner."""
-    value, slope, parameter = _value(activation), SLOPES[activation.name], activation.parameter
+    value, slope = _NUMPY.value(activation), _NUMPY.slope(activation)
+    assert slope is not None
 
     def forward(x: Any) -> Any:
-        a = value(x, parameter)
+        a = value(x)
         return a, (x, a)
 
     def backward(dout: Any, cache: Any) -> Any:
-        x, a = cache
-        return dout * slope(np, erf, x, a, parameter)
+        return dout * slope(*cache)
 
     return forward, backward
 
@@ -79,15 +78,13 @@ _ARTICLE: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     "relu": (_relu_forward, _relu_backward),
     "softmax": (_softmax_forward, _softmax_backward),
     "log_softmax": (_log_softmax_forward, _log_softmax_backward),
-    "identity": (_identity_forward, _identity_backward),
+    "identity": (lambda x: (x, None), lambda dout, cache: dout),
 }
 
 
 def article(problem: Problem) -> Call:
     """Return the article's NumPy: a forward and a backward function for each kind of layer."""
-    if problem.batch is not None:
-        raise NotApplicableError("one input at a time")
-    x, n_outputs = problem.x, problem.sizes[-1]
+    x, n_outputs = problem.single(), problem.sizes[-1]
     steps = [
         (layer.w, layer.b, *(_ARTICLE.get(layer.activation.name) or _elementwise(layer.activation)))
         for layer in problem.layers
@@ -109,74 +106,59 @@ def article(problem: Problem) -> Call:
     return call
 
 
-def _value(activation: Activation) -> Callable[[Any, float], Any]:
-    if activation.name == "gelu" and not HAS_SCIPY:
-        raise NotApplicableError("gelu needs scipy")
-    return VALUES.get(activation.name, VALUES["identity"])
-
-
 def optimised(problem: Problem) -> Call:
     """Return NumPy optimised by hand: transposes and buffers prepared, diagonals as row scalings.
 
     Batches run as one matrix product over all samples and outputs.
     """
-    x, layers = problem.x, problem.layers
-    lead = x.shape[:-1]
-    activations = [layer.activation for layer in layers]
-    head = problem.head
-    values = [_value(a) for a in activations]
+    x, layers, head = problem.x, problem.layers, problem.head.name
+    lead, last = x.shape[:-1], len(layers) - 1
+    values = [_NUMPY.value(layer.activation) for layer in layers]
+    slopes = [_NUMPY.slope(layer.activation) for layer in layers]
     transposed = [np.ascontiguousarray(layer.w.T) for layer in layers]
     zs = [np.empty((*lead, layer.b.size), x.dtype) for layer in layers]
     jacs = [np.empty((*lead, problem.sizes[-1], fan_in), x.dtype) for fan_in in problem.sizes[:-1]]
     rows = [jac.reshape(-1, jac.shape[-1]) for jac in jacs]
-    last = len(layers) - 1
     y = np.empty((*lead, problem.sizes[-1]), x.dtype)
-    y_column, mean = y[..., :, None], np.empty((*lead, problem.sizes[-2]), x.dtype)
-    mean_row = mean[..., None, :]
+    mean = np.empty((*lead, problem.sizes[-2]), x.dtype)
+    y_column, mean_row = y[..., :, None], mean[..., None, :]
 
     def head_forward(z: Any) -> None:
-        if head.name == "softmax":
-            np.subtract(z, np.maximum.reduce(z, axis=-1, keepdims=True), out=y)
-            np.exp(y, out=y)
-            np.divide(y, np.add.reduce(y, axis=-1, keepdims=True), out=y)
-        elif head.name == "log_softmax":
-            np.subtract(z, np.maximum.reduce(z, axis=-1, keepdims=True), out=y)
+        if head not in HEADS_ONLY:
+            y[...] = values[last](z)
+            return
+        np.subtract(z, np.maximum.reduce(z, axis=-1, keepdims=True), out=y)
+        if head == "log_softmax":
             np.subtract(y, np.log(np.add.reduce(np.exp(y), axis=-1, keepdims=True)), out=y)
         else:
-            y[...] = values[last](z, head.parameter)
+            np.exp(y, out=y)
+            np.divide(y, np.add.reduce(y, axis=-1, keepdims=True), out=y)
 
-    def head_backward(z: Any, jac: Any) -> None:
-        w = transposed[last]
-        if head.name == "softmax":
-            np.matmul(y, w, out=mean)
-            np.subtract(w, mean_row, out=jac)
-            np.multiply(jac, y_column, out=jac)
-        elif head.name == "log_softmax":
-            np.matmul(np.exp(y), w, out=mean)
-            np.subtract(w, mean_row, out=jac)
-        elif head.name == "identity":
+    def head_backward(z: Any, w: Any, jac: Any) -> None:
+        slope = slopes[last]
+        if slope is not None:
+            np.multiply(w, slope(z, y)[..., :, None], out=jac)
+        elif head == "identity":
             jac[...] = w
         else:
-            slope = SLOPES[head.name](np, erf, z, y, head.parameter)
-            np.multiply(w, slope[..., :, None], out=jac)
+            np.matmul(np.exp(y) if head == "log_softmax" else y, w, out=mean)
+            np.subtract(w, mean_row, out=jac)
+            if head == "softmax":
+                np.multiply(jac, y_column, out=jac)
 
     def call() -> tuple[Any, Any]:
-        a = x
-        kept = []
+        kept = [x]
         for i, layer in enumerate(layers):
-            z = zs[i]
-            np.matmul(a, layer.w, out=z)
-            np.add(z, layer.b, out=z)
+            np.matmul(kept[i], layer.w, out=zs[i])
+            np.add(zs[i], layer.b, out=zs[i])
             if i < last:
-                a = values[i](z, activations[i].parameter)
-                kept.append(a)
+                kept.append(values[i](zs[i]))
         head_forward(zs[last])
-        head_backward(zs[last], jacs[last])
+        head_backward(zs[last], transposed[last], jacs[last])
         for i in range(last - 1, -1, -1):
-            activation = activations[i]
-            if activation.name != "identity":
-                slope = SLOPES[activation.name](np, erf, zs[i], kept[i], activation.parameter)
-                np.multiply(jacs[i + 1], slope[..., None, :], out=jacs[i + 1])
+            slope = slopes[i]
+            if slope is not None:
+                np.multiply(jacs[i + 1], slope(zs[i], kept[i + 1])[..., None, :], out=jacs[i + 1])
             np.matmul(rows[i + 1], transposed[i], out=rows[i])
         return y, jacs[0]
 

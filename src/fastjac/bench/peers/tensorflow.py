@@ -8,49 +8,39 @@ from typing import Any
 
 import tensorflow as tf
 
-from fastjac.bench.problem import Call, NotApplicableError, Problem
+from fastjac.bench.peers.dialect import Dialect, own_functions
+from fastjac.bench.problem import Call, Problem
 
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 tf.get_logger().setLevel("ERROR")
 
-_VALUES: dict[str, Callable[[Any, float], Any]] = {
-    "identity": lambda z, p: z,
-    "relu": lambda z, p: tf.nn.relu(z),
-    "leaky_relu": lambda z, p: tf.nn.leaky_relu(z, p),
-    "relu6": lambda z, p: tf.nn.relu6(z),
-    "hard_tanh": lambda z, p: tf.clip_by_value(z, -1, 1),
-    "elu": lambda z, p: tf.where(z > 0, z, p * tf.math.expm1(tf.minimum(z, 0))),
-    "tanh": lambda z, p: tf.tanh(z),
-    "sigmoid": lambda z, p: tf.sigmoid(z),
-    "softplus": lambda z, p: tf.nn.softplus(z),
-    "silu": lambda z, p: z * tf.sigmoid(z),
-    "gelu": lambda z, p: tf.nn.gelu(z),
-    "gelu_tanh": lambda z, p: tf.nn.gelu(z, approximate=True),
-    "softmax": lambda z, p: tf.nn.softmax(z),
-    "log_softmax": lambda z, p: tf.nn.log_softmax(z),
-}
+_TENSORFLOW = Dialect(
+    tf,
+    tf.math.erf,
+    own_functions(
+        tf.nn,
+        # Their constants have float32's accuracy.
+        leaky_relu=None,
+        gelu=None,
+        hard_tanh=lambda z: tf.clip_by_value(z, -1, 1),
+        elu=lambda z, p: tf.where(z > 0, z, p * tf.math.expm1(tf.minimum(z, 0))),
+        silu=lambda z: z * tf.sigmoid(z),
+    ),
+)
 
 
 def _network(problem: Problem) -> Callable[[Any], Any]:
     """Return the network of (B, N) arrays: TensorFlow's layers know batches only."""
     weights = [(tf.constant(layer.w), tf.constant(layer.b)) for layer in problem.layers]
-    activations = [layer.activation for layer in problem.layers]
-
-    def network(a: Any) -> Any:
-        for (w, b), activation in zip(weights, activations, strict=True):
-            a = _VALUES[activation.name](a @ w + b, activation.parameter)
-        return a
-
-    return network
+    network = _TENSORFLOW.network(problem.layers)
+    return lambda a: network(a, weights)
 
 
 def gradients(problem: Problem) -> Call:
     """Return the article's way today: an eager tape and one gradient for each output."""
-    if problem.batch is not None:
-        raise NotApplicableError("one input at a time")
+    x = tf.constant(problem.single()[None])
     network, n_outputs = _network(problem), problem.sizes[-1]
-    x = tf.constant(problem.x[None])
 
     def call() -> tuple[Any, Any]:
         with tf.GradientTape(persistent=True) as tape:
@@ -63,7 +53,7 @@ def gradients(problem: Problem) -> Call:
 
 
 def jacobian(problem: Problem, compile_as: str | None) -> Call:
-    """Return ``tape.jacobian`` or, for batches, ``tape.batch_jacobian``, perhaps under tf.function."""
+    """Return ``tape.batch_jacobian``, perhaps under tf.function."""
     network, batched = _network(problem), problem.batch is not None
     x = tf.constant(problem.x if batched else problem.x[None])
 

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from fastjac.bench.peers.activations import jacobian_by_hand
-from fastjac.bench.problem import Call, NotApplicableError, Problem
+from fastjac.bench.peers.dialect import Dialect, own_functions
+from fastjac.bench.problem import Call, Problem
 
 torch.set_num_threads(1)
 
-_VALUES: dict[str, Callable[[Any, float], Any]] = {
-    "identity": lambda z, p: z,
-    "relu": lambda z, p: torch.relu(z),
-    "leaky_relu": lambda z, p: F.leaky_relu(z, p),
-    "relu6": lambda z, p: F.relu6(z),
-    "hard_tanh": lambda z, p: F.hardtanh(z),
-    "elu": lambda z, p: F.elu(z, p),
-    "tanh": lambda z, p: torch.tanh(z),
-    "sigmoid": lambda z, p: torch.sigmoid(z),
-    "softplus": lambda z, p: F.softplus(z),
-    "silu": lambda z, p: F.silu(z),
-    "gelu": lambda z, p: F.gelu(z),
-    "gelu_tanh": lambda z, p: F.gelu(z, approximate="tanh"),
-    "softmax": lambda z, p: torch.softmax(z, -1),
-    "log_softmax": lambda z, p: torch.log_softmax(z, -1),
-}
+_TORCH = Dialect(
+    torch,
+    torch.erf,
+    own_functions(
+        F,
+        torch,
+        hard_tanh=F.hardtanh,
+        gelu_tanh=partial(F.gelu, approximate="tanh"),
+        softmax=partial(torch.softmax, dim=-1),
+        log_softmax=partial(torch.log_softmax, dim=-1),
+    ),
+)
 
 
 def _weights(problem: Problem) -> list[tuple[Any, Any]]:
@@ -36,15 +33,8 @@ def _weights(problem: Problem) -> list[tuple[Any, Any]]:
 
 
 def _network(problem: Problem) -> Callable[[Any], Any]:
-    weights = _weights(problem)
-    activations = [layer.activation for layer in problem.layers]
-
-    def network(a: Any) -> Any:
-        for (w, b), activation in zip(weights, activations, strict=True):
-            a = _VALUES[activation.name](a @ w + b, activation.parameter)
-        return a
-
-    return network
+    network, weights = _TORCH.network(problem.layers), _weights(problem)
+    return lambda a: network(a, weights)
 
 
 def jacrev(problem: Problem) -> Call:
@@ -69,10 +59,8 @@ def jacrev(problem: Problem) -> Call:
 
 def functional(problem: Problem) -> Call:
     """Return ``torch.autograd.functional.jacobian``."""
-    if problem.batch is not None:
-        raise NotApplicableError("one input at a time")
+    x = torch.tensor(problem.single())
     network = _network(problem)
-    x = torch.tensor(problem.x)
     values: list[Any] = []
 
     def kept(a: Any) -> Any:
@@ -86,37 +74,25 @@ def functional(problem: Problem) -> Call:
     return call
 
 
-def _by_hand(problem: Problem) -> Callable[[Any], tuple[Any, Any]]:
-    weights = _weights(problem)
+def by_hand(problem: Problem, compiled: bool) -> Call:
+    """Return the backward pass written by hand, eager or under ``torch.compile``."""
+    weights, by_hand = _weights(problem), _TORCH.by_hand(problem.layers)
     transposed = [w.T.contiguous() for w, _ in weights]
-    activations = [layer.activation for layer in problem.layers]
 
     def value_and_jacobian(x: Any) -> tuple[Any, Any]:
-        zs, values = [], [x]
-        for (w, b), activation in zip(weights, activations, strict=True):
-            zs.append(values[-1] @ w + b)
-            values.append(_VALUES[activation.name](zs[-1], activation.parameter))
-        return values[-1], jacobian_by_hand(torch, torch.erf, activations, zs, values[1:], transposed)
+        return by_hand(x, weights, transposed)
 
-    return value_and_jacobian
-
-
-def by_hand(problem: Problem) -> Call:
-    """Return the backward pass written by hand, eager."""
-    function, x = _by_hand(problem), torch.tensor(problem.x)
-    return lambda: function(x)
-
-
-def compiled(problem: Problem) -> Call:
-    """Return ``torch.compile`` of the backward pass written by hand."""
-    torch.compiler.reset()
-    function, x = torch.compile(_by_hand(problem), dynamic=False), torch.tensor(problem.x)
+    function = value_and_jacobian
+    if compiled:
+        torch.compiler.reset()
+        function = torch.compile(value_and_jacobian, dynamic=False)
+    x = torch.tensor(problem.x)
     return lambda: function(x)
 
 
 PEERS = {
     "torch func.jacrev": jacrev,
     "torch autograd.functional.jacobian": functional,
-    "torch by hand": by_hand,
-    "torch by hand, compiled": compiled,
+    "torch by hand": partial(by_hand, compiled=False),
+    "torch by hand, compiled": partial(by_hand, compiled=True),
 }

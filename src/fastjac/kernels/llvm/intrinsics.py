@@ -1,19 +1,23 @@
 """The tile and its kin as functions of compiled code; see `tiles` and `lanes` for what each does."""
 
 # numba's decorators are not typed.
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-untyped-call"
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 
+from fastjac.kernels.linking import INNER, call_outlined
 from fastjac.kernels.llvm.lanes import (
     emit_add,
     emit_divide,
@@ -25,263 +29,180 @@ from fastjac.kernels.llvm.lanes import (
 )
 from fastjac.kernels.llvm.tiles import (
     emit_dots,
-    emit_tile,
-    emit_tiles,
+    emit_indexed_tile,
+    emit_product,
 )
 from fastjac.kernels.llvm.vectors import (
     DOTS,
     INT,
     LONG,
-    MR,
     TARGET,
     Vectors,
+    emit_switch,
     itemsize,
     panel_width,
 )
-from fastjac.kernels.target import NV
 
 
-@overload(itemsize, strict=False)
+@overload(itemsize, strict=False, jit_options=INNER)
 def _itemsize(dtype):  # type: ignore[no-untyped-def]
     value = itemsize(as_dtype(dtype.dtype))
-    return lambda dtype: value
+    return lambda dtype: np.intp(value)  # A literal would make callees of its own for each value.
 
 
-@overload(panel_width, strict=False)
+@overload(panel_width, strict=False, jit_options=INNER)
 def _panel_width(dtype):  # type: ignore[no-untyped-def]
     value = panel_width(as_dtype(dtype.dtype))
-    return lambda dtype: value
+    return lambda dtype: np.intp(value)
 
 
-def _choices(rows: Any) -> list[int]:
-    """Return the one number of rows that is literal, or all from 1 to `DOTS`."""
-    return [rows.literal_value] if isinstance(rows, types.IntegerLiteral) else list(range(1, DOTS + 1))
-
-
-def _switch(builder: ir.IRBuilder, number: ir.Value, cases: Mapping[int, Callable[[], None]]) -> None:
-    """Emit a branch to the case of a number."""
-    done = builder.append_basic_block("done")
-    switch = builder.switch(number, done)
-    for value, emit in cases.items():
-        block = builder.append_basic_block(f"case{value}")
-        switch.add_case(INT(value), block)
-        builder.position_at_end(block)
-        emit()
-        builder.branch(done)
-    builder.position_at_end(done)
-
-
-@intrinsic
-def tiles(
-    typing: Any,
-    dtype: Any,
-    rows: Any,
-    cols: Any,
-    panels: Any,
-    k: Any,
-    a: Any,
-    a_panel: Any,
-    b: Any,
-    b_panel: Any,
-    b_stride: Any,
-    index: Any,
-    c: Any,
-    c_panel: Any,
-    ahead: Any,
-    c_rows: Any,
-    more: Any,
-    rest: Any,
+def _made(
+    name: str,
+    arguments: str,
+    emit: Callable[..., Any],
+    result: Callable[[Any], Any] = lambda element: types.void,
 ) -> Any:
-    """``tiles(dtype, rows, cols, panels, k, a, a_panel, b, b_panel, ...)``, the rest as named."""
+    """Return an intrinsic ``name(dtype, *arguments)``: a call of what ``emit(vectors, *arguments)`` emits.
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-        number, columns, *others = args[1:]
-        # As many vectors as the columns need.
-        wide = builder.zext(builder.icmp_signed(">", columns, INT(vectors.lanes)), INT)
-        cases = {
-            NV * n + width - 1: functools.partial(emit_tiles, vectors, n, width, *others)
-            for n in range(1, MR + 1)
-            for width in range(1, NV + 1)
-        }
-        _switch(builder, builder.add(builder.mul(number, INT(NV)), wide), cases)
-        return context.get_dummy_value()
+    The arguments are integers but for the ``divisor``, which is of the dtype, and so may be the ``result``;
+    ``name:3`` is a tuple of three, which ``emit`` gets one by one.
+    """
+    groups = [argument.partition(":") for argument in arguments.split()]
+    names = [name for name, *_ in groups]
 
-    return types.void(dtype, *[types.intp] * 16), codegen
+    def definition(typing: Any, dtype: Any, *others: Any) -> Any:
+        element = dtype.dtype
+        taken = [
+            types.UniTuple(types.intp, int(count)) if count else element if each == "divisor" else types.intp
+            for each, _, count in groups
+        ]
 
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+            def body(inside: ir.IRBuilder) -> None:
+                vectors = Vectors(inside, context.get_value_type(element), TARGET)
+                value = emit(vectors, *inside.function.args)
+                if value is None:
+                    inside.ret_void()
+                elif isinstance(value, tuple):
+                    inside.ret(context.make_tuple(inside, signature.return_type, value))
+                else:
+                    inside.ret(value)
 
-@intrinsic
-def long_row(
-    typing: Any,
-    dtype: Any,
-    vectors: Any,
-    k: Any,
-    a: Any,
-    a_panel: Any,
-    b: Any,
-    b_stride: Any,
-    index: Any,
-    c: Any,
-) -> Any:
-    """``long_row(dtype, vectors, k, a, a_panel, b, b_stride, index, c)``."""
+            void = signature.return_type == types.void
+            returned = ir.VoidType() if void else context.get_value_type(signature.return_type)
+            given: list[ir.Value] = []
+            for argument, (*_, count) in zip(args[1:], groups, strict=True):
+                given += cgutils.unpack_tuple(builder, argument) if count else [argument]
+            kind = ir.FunctionType(returned, [each.type for each in given])
+            value = call_outlined(context, builder, f"fastjac.{name}.{element}", kind, body, given)
+            return context.get_dummy_value() if void else value
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        emitter = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-        *given, c = args[2:]
+        return result(element)(dtype, *taken), codegen
 
-        def emit(width: int) -> None:
-            for j, value in enumerate(emit_tile(emitter, 1, width, *given)):
-                emitter.store(value, c, j * TARGET.vector_bytes)
-
-        _switch(builder, args[1], {width: functools.partial(emit, width) for width in range(1, LONG + 1)})
-        return context.get_dummy_value()
-
-    return types.void(dtype, *[types.intp] * 8), codegen
+    every = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in names]
+    first = list(inspect.signature(definition).parameters.values())[:2]
+    definition.__signature__ = inspect.Signature([*first, *every])  # type: ignore[attr-defined]
+    definition.__name__ = definition.__qualname__ = name
+    definition.__doc__ = f"``{name}(dtype, {', '.join(names)})``."
+    return intrinsic(definition)
 
 
-@intrinsic(prefer_literal=True)
-def dots(typing: Any, dtype: Any, rows: Any, panels: Any, w: Any, panel_bytes: Any, x: Any, z: Any) -> Any:
-    """``dots(dtype, rows, panels, w, panel_bytes, x, z)``."""
+def _emit_any_long_row(emitter: Vectors, vectors: ir.Value, *others: ir.Value) -> None:
+    *given, c = others
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-        _switch(
-            builder, args[1], {n: functools.partial(emit_dots, vectors, n, *args[2:]) for n in _choices(rows)}
-        )
-        return context.get_dummy_value()
+    def emit(width: int) -> None:
+        for j, value in enumerate(emit_indexed_tile(emitter, width, *given)):
+            emitter.store(value, c, j * TARGET.vector_bytes)
 
-    return types.void(dtype, rows, *[types.intp] * 5), codegen
+    cases = {width: functools.partial(emit, width) for width in range(1, LONG + 1)}
+    emit_switch(emitter.builder, vectors, cases)
 
 
-def _transpose(dtype: Any, others: int) -> tuple[Any, Any]:
-    """Return what an intrinsic of a side and ``others`` arguments of `emit_transpose` consists of."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-        cases = {}
-        for side in (1 << shift for shift in range(vectors.lanes.bit_length())):
-            narrow = TARGET._replace(vector_bytes=side * vectors.size)
-            cases[side] = functools.partial(
-                emit_transpose, Vectors(builder, vectors.element, narrow), *args[2:]
-            )
-        _switch(builder, args[1], cases)
-        return context.get_dummy_value()
-
-    return types.void(dtype, types.intp, *[types.intp] * others), codegen
+def _emit_any_dots(vectors: Vectors, rows: ir.Value, *others: ir.Value) -> None:
+    cases = {n: functools.partial(emit_dots, vectors, n, *others) for n in range(1, DOTS + 1)}
+    emit_switch(vectors.builder, rows, cases)
 
 
-@intrinsic
-def transpose(
-    typing: Any, dtype: Any, side: Any, cols: Any, source: Any, stride: Any, out: Any, out_stride: Any
-) -> Any:
-    """``transpose(dtype, side, cols, source, stride, out, out_stride)``."""
-    return _transpose(dtype, 5)
+def _emit_any_transpose(vectors: Vectors, side: ir.Value, *others: ir.Value) -> None:
+    cases = {}
+    for lanes in (1 << shift for shift in range(vectors.lanes.bit_length())):
+        narrow = Vectors(vectors.builder, vectors.element, TARGET._replace(vector_bytes=lanes * vectors.size))
+        cases[lanes] = functools.partial(emit_transpose, narrow, *others)
+    emit_switch(vectors.builder, side, cases)
 
 
-@intrinsic
-def transpose_scaled(
-    typing: Any,
-    dtype: Any,
-    side: Any,
-    cols: Any,
-    source: Any,
-    stride: Any,
-    out: Any,
-    out_stride: Any,
-    mean: Any,
-    gain: Any,
-) -> Any:
-    """``transpose_scaled(dtype, side, cols, source, stride, out, out_stride, mean, gain)``."""
-    return _transpose(dtype, 7)
+# Of (rows, cols, panels, most), (k, table), (a, skip), (b, b_panel), (c, c_panel, c_rows), (partial, rest).
+product = _made("product", "shape:4 units:2 a:2 b:2 c:3 sums:2", emit_product)
+long_row = _made("long_row", "vectors k a b b_stride index c", _emit_any_long_row)
+dots = _made("dots", "rows panels w panel_bytes x z", _emit_any_dots)
+transpose = _made("transpose", "side cols source stride out out_stride", _emit_any_transpose)
+transpose_scaled = _made(
+    "transpose_scaled", "side cols source stride out out_stride mean gain", _emit_any_transpose
+)
+scale = _made("scale", "rows cols panel mean step gain out", emit_scale)
+head = _made("head", "rows shared panel shares gain base pivot spared units out", emit_head)
+# With ``size`` in whole vectors.
+add = _made("add", "size values others", emit_add, lambda element: types.boolean)
+divide = _made("divide", "size values divisor quotients", emit_divide)
+nonzero = _made("nonzero", "size values out", emit_nonzero, lambda element: types.intp)
+largest = _made("largest", "size values", emit_largest, lambda element: types.Tuple((types.intp, element)))
+
+
+def _emit_view(context: Any, builder: ir.IRBuilder, kind: Any, at: ir.Value, size: ir.Value) -> ir.Value:
+    """Emit numba's array of a size at an address, of memory that it does not own."""
+    array = context.make_array(kind)(context, builder)
+    itemsize = INT(context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    context.populate_array(
+        array,
+        data=builder.inttoptr(at, array.data.type),
+        shape=[size],
+        strides=[itemsize],
+        itemsize=itemsize,
+        meminfo=None,
+    )
+    return array._getvalue()
 
 
 @intrinsic
-def scale(
-    typing: Any, dtype: Any, rows: Any, cols: Any, panel: Any, mean: Any, step: Any, gain: Any, out: Any
-) -> Any:
-    """``scale(dtype, rows, cols, panel, mean, step, gain, out)``."""
+def vector(typing: Any, dtype: Any, at: Any, size: Any) -> Any:
+    """Return ``size`` elements at an address as an array."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        emit_scale(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
-        return context.get_dummy_value()
+        return _emit_view(context, builder, signature.return_type, *args[1:])
 
-    return types.void(dtype, *[types.intp] * 7), codegen
+    return types.Array(dtype.dtype, 1, "C")(dtype, types.intp, types.intp), codegen
 
 
 @intrinsic
-def head(
-    typing: Any,
-    dtype: Any,
-    rows: Any,
-    shared: Any,
-    panel: Any,
-    shares: Any,
-    gain: Any,
-    base: Any,
-    pivot: Any,
-    spared: Any,
-    units: Any,
-    out: Any,
-) -> Any:
-    """``head(dtype, rows, shared, panel, shares, gain, base, pivot, spared, units, out)``."""
+def integers(typing: Any, at: Any, size: Any) -> Any:
+    """Return ``size`` int64 at an address as an array."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        emit_head(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
-        return context.get_dummy_value()
+        return _emit_view(context, builder, signature.return_type, *args)
 
-    return types.void(dtype, *[types.intp] * 10), codegen
-
-
-@intrinsic
-def add(typing: Any, dtype: Any, size: Any, values: Any, others: Any) -> Any:
-    """``add(dtype, size, values, others) -> bool``, with ``size`` in whole vectors."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        return emit_add(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
-
-    return types.boolean(dtype, *[types.intp] * 3), codegen
+    return types.Array(types.int64, 1, "C")(types.intp, types.intp), codegen
 
 
-@intrinsic
-def divide(typing: Any, dtype: Any, size: Any, values: Any, divisor: Any, quotients: Any) -> Any:
-    """``divide(dtype, size, values, divisor, quotients)``, with ``size`` in whole vectors."""
+def _choice(name: str, comparison: str) -> Any:
+    """Return an intrinsic ``name(a, b)``: ``b`` where it compares so with ``a``, else ``a``."""
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        emit_divide(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
-        return context.get_dummy_value()
+    def definition(typing: Any, a: Any, b: Any) -> Any:
+        kind = types.unliteral(a)
 
-    return types.void(dtype, types.intp, types.intp, dtype.dtype, types.intp), codegen
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+            first, second = args
+            compare = builder.fcmp_ordered if isinstance(kind, types.Float) else builder.icmp_signed
+            return builder.select(compare(comparison, second, first), second, first)
 
+        return kind(kind, kind), codegen
 
-@intrinsic
-def largest(typing: Any, dtype: Any, size: Any, values: Any) -> Any:
-    """``largest(dtype, size, values) -> (index, value)``."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
-        return context.make_tuple(builder, signature.return_type, emit_largest(vectors, *args[1:]))
-
-    return types.Tuple((types.intp, dtype.dtype))(dtype, *[types.intp] * 2), codegen
+    definition.__name__ = definition.__qualname__ = name
+    definition.__doc__ = f"Return what Python's {'min' if comparison == '<' else 'max'} does."
+    return intrinsic(definition)
 
 
-@intrinsic
-def nonzero(typing: Any, dtype: Any, size: Any, values: Any, out: Any) -> Any:
-    """``nonzero(dtype, size, values, out) -> count``, with ``size`` in whole vectors."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        return emit_nonzero(Vectors(builder, context.get_value_type(dtype.dtype), TARGET), *args[1:])
-
-    return types.intp(dtype, *[types.intp] * 3), codegen
-
-
-@intrinsic
-def pointer(typing: Any, address: Any) -> Any:
-    """Return the integer ``address`` as a pointer that `numba.carray` takes."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.intp), codegen
+# numba's min and max are functions of tuples, which it compiles for each type.
+smaller, larger = _choice("smaller", "<"), _choice("larger", ">")
 
 
 @intrinsic

@@ -24,7 +24,7 @@ import math
 
 from llvmlite import ir
 
-from fastjac.kernels.llvm.tiles import emit_tile
+from fastjac.kernels.llvm.tiles import emit_indexed_tile
 from fastjac.kernels.llvm.vectors import INT, Loop, Vectors
 from fastjac.kernels.target import NV
 
@@ -107,7 +107,7 @@ def emit_head(
     """Emit a panel's rows multiplied by the head; see the top of this file."""
     builder, size = vectors.builder, vectors.target.vector_bytes
     row = INT(NV * size)
-    extra = emit_tile(vectors, 1, NV, shared, shares, row, panel, row, units)
+    extra = emit_indexed_tile(vectors, NV, shared, shares, panel, row, units)
     mean = [builder.fsub(vectors.load(base, j * size), extra[j]) for j in range(NV)]
     loop = Loop(builder, INT(0), rows, 1, [out])
     (to,) = loop.values

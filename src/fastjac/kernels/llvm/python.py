@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 
-from fastjac.kernels.llvm.arrays import INT32
-from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
+from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 TYPE = object.__basicsize__ - _POINTER

@@ -1,12 +1,13 @@
-"""Register tiles and the dots of rows, on panel matrices (see `simd`), as LLVM instructions.
+"""Register tiles and the dots of rows, on panel matrices (see `target`), as LLVM instructions.
 
-`tiles` computes ``C[r, :] = sum_k A[r, k] * B[k, :]`` over the units k of an index, for 1 to `MR` rows of A
-and one panel of B after the other, or of each its first vector, in registers. A is a panel matrix given from
-its first row on, with ``a_panel`` bytes from one panel to the next; the rows of B are ``b_stride`` bytes
-apart, at any address, its panels ``b_panel``. It writes as much of each row of C, at a byte offset from a
-table, ``c_panel`` bytes further for each panel, and asks for the lines ``ahead`` bytes further. Where
-``rest`` is not 0 it also writes the row ``rest = before - sum of the rows``, with what it holds, if ``more``,
-for ``before``, else 0.
+`product` computes ``C[r, :] = sum_k A[r, k] * B[k, :]`` for any number of rows of A and one panel of B after
+the other, or of each its first vector. A table holds for each k the byte offsets of its elements in A and of
+its row in B. The rows of A are cut evenly into tiles of at most ``most`` rows, each of which stays in
+registers while k runs. Rows of A in a panel follow each other; each tile begins where the one before ended
+or, with ``skip``, that many bytes after it began. Rows of C are at byte offsets from a table, ``c_panel``
+bytes further for each panel. If ``partial`` is not 0, the sums start with its rows. If ``rest`` is not 0, the
+row there becomes minus the sum of all rows. To ask for the next panel of B while the first tile of a panel
+runs was 1 to 6 % slower (Zen 5, both code paths).
 `long_row` is a tile of one row and 1 to `LONG` vectors, which follow each other in B.
 `dots` computes the products of 1 to `DOTS` rows of a panel matrix with a padded vector, and writes whole
 vectors, zeros behind the last: what reads them next gets them from the store buffer.
@@ -16,80 +17,143 @@ Addresses are integers; nothing outside the named ranges is read or written.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 from llvmlite import ir
 
-from fastjac.kernels.llvm.vectors import INT, LINE, Loop, Vectors
+from fastjac.kernels.llvm.vectors import INT, Loop, Vectors, emit_switch
 from fastjac.kernels.target import NV
 
+# A multiply-add takes four cycles, and two begin in each: so many must be under way.
+UNDER_WAY = 8
+# Returns where the element of A and the row of B of a position are.
+Place = Callable[[ir.Value], tuple[ir.Value, ir.Value]]
 
-def emit_tiles(
+
+def emit_product(
+    vectors: Vectors,
+    rows: ir.Value,
+    cols: ir.Value,
+    panels: ir.Value,
+    most: ir.Value,
+    k: ir.Value,
+    table: ir.Value,
+    a: ir.Value,
+    skip: ir.Value,
+    b: ir.Value,
+    b_panel: ir.Value,
+    c: ir.Value,
+    c_panel: ir.Value,
+    c_rows: ir.Value,
+    partial: ir.Value,
+    rest: ir.Value,
+) -> None:
+    """Emit a product in register tiles; see the top of this file."""
+    builder, row = vectors.builder, NV * vectors.target.vector_bytes
+    wide = builder.zext(builder.icmp_signed(">", cols, INT(vectors.lanes)), INT)
+    tiles, height, taller = _emit_even_split(builder, rows, most)
+    packed = builder.icmp_signed("!=", skip, INT(0))
+    panel = Loop(builder, INT(0), panels, 1, [])
+    to, spared = (builder.add(at, builder.mul(panel.i, c_panel)) for at in (c, rest))
+    right = builder.add(b, builder.mul(panel.i, b_panel))
+    tile = Loop(builder, INT(0), tiles, 1, [INT(0)])
+    (start,) = tile.values
+    is_first = builder.icmp_signed("==", tile.i, INT(0))
+    here = builder.add(height, builder.zext(builder.icmp_signed("<", tile.i, taller), INT))
+    begins = builder.select(packed, builder.mul(tile.i, skip), builder.mul(start, INT(row)))
+    left, offsets = builder.add(a, begins), builder.add(c_rows, builder.mul(start, INT(8)))
+    sums = builder.select(
+        builder.icmp_signed("!=", partial, INT(0)),
+        builder.add(partial, builder.mul(start, INT(row))),
+        INT(0),
+    )
+    spare = builder.select(builder.icmp_signed("!=", rest, INT(0)), spared, INT(0))
+
+    def place(position: ir.Value) -> tuple[ir.Value, ir.Value]:
+        pair = builder.add(table, builder.mul(position, INT(16)))
+        offset_a, offset_b = (builder.load(vectors.at(pair, i, INT), align=8) for i in (0, 8))
+        return builder.add(left, offset_a), builder.add(right, offset_b)
+
+    cases = {
+        NV * n + width - 1: functools.partial(
+            emit_case, vectors, n, width, k, place, to, offsets, sums, spare, is_first
+        )
+        for n in range(1, vectors.target.tile_rows + 1)
+        for width in range(1, NV + 1)
+    }
+    emit_switch(builder, builder.add(builder.mul(here, INT(NV)), wide), cases)
+    tile.close([builder.add(start, here)])
+    panel.close([])
+
+
+def _emit_even_split(
+    builder: ir.IRBuilder, rows: ir.Value, most: ir.Value
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Emit the fewest tiles: how many, the rows of the lower ones, and how many have one more."""
+    before = builder.block
+    with builder.if_then(builder.icmp_signed(">", rows, most)):
+        count = builder.udiv(builder.add(rows, builder.sub(most, INT(1))), most)
+        height = builder.udiv(rows, count)
+        rest = builder.sub(rows, builder.mul(height, count))
+        after = builder.block
+    found = []
+    for several, one in ((count, INT(1)), (height, rows), (rest, INT(0))):
+        value = builder.phi(INT)
+        value.add_incoming(several, after)
+        value.add_incoming(one, before)
+        found.append(value)
+    return found[0], found[1], found[2]
+
+
+def emit_case(
     vectors: Vectors,
     rows: int,
     width: int,
-    panels: ir.Value,
     k: ir.Value,
-    a: ir.Value,
-    a_panel: ir.Value,
-    b: ir.Value,
-    b_panel: ir.Value,
-    b_stride: ir.Value,
-    index: ir.Value,
+    place: Place,
     c: ir.Value,
-    c_panel: ir.Value,
-    ahead: ir.Value,
     c_rows: ir.Value,
-    more: ir.Value,
-    rest: ir.Value,
+    sums: ir.Value,
+    spare: ir.Value,
+    is_first: ir.Value,
 ) -> None:
-    """Emit register tiles of ``rows`` rows, ``width`` vectors wide; see the top of this file."""
+    """Emit one tile of a product, ``rows`` rows and ``width`` vectors, from its first row's addresses."""
     builder, size = vectors.builder, vectors.target.vector_bytes
-    spares = builder.icmp_signed("!=", rest, INT(0))
-    adds = builder.icmp_signed("!=", more, INT(0))
-    loop = Loop(builder, INT(0), panels, 1, [])
-    done = builder.mul(loop.i, c_panel)
-    c, rest = builder.add(c, done), builder.add(rest, done)
-    b = builder.add(b, builder.mul(loop.i, b_panel))
-    acc = emit_tile(vectors, rows, width, k, a, a_panel, b, b_stride, index)
+    before = builder.block
+    with builder.if_then(builder.icmp_signed("!=", sums, INT(0)), likely=False):
+        found = [vectors.load(sums, (r * NV + j) * size) for r in range(rows) for j in range(width)]
+        after = builder.block
+    begin = []
+    for value in found:
+        phi = builder.phi(value.type)
+        phi.add_incoming(value, after)
+        phi.add_incoming(vectors.zero, before)
+        begin.append(phi)
+    acc = emit_tile(vectors, rows, width, k, place, begin)
     for r in range(rows):
-        place = builder.add(c, builder.load(vectors.at(c_rows, 8 * r, INT), align=8))
+        row = builder.add(c, builder.load(vectors.at(c_rows, 8 * r, INT), align=8))
         for j in range(width):
-            vectors.store(acc[r * width + j], place, j * size)
-        for line in range(0, width * size, LINE):
-            vectors.prefetch(builder.add(place, ahead), line)
-    with builder.if_then(spares):
+            vectors.store(acc[r * width + j], row, j * size)
+    with builder.if_then(builder.icmp_signed("!=", spare, INT(0))):
         for j in range(width):
-            value = builder.select(adds, vectors.load(rest, j * size), vectors.zero)
+            value = builder.select(is_first, vectors.zero, vectors.load(spare, j * size))
             for r in range(rows):
                 value = builder.fsub(value, acc[r * width + j])
-            vectors.store(value, rest, j * size)
-    loop.close([])
+            vectors.store(value, spare, j * size)
 
 
 def emit_tile(
-    vectors: Vectors,
-    rows: int,
-    width: int,
-    k: ir.Value,
-    a: ir.Value,
-    a_panel: ir.Value,
-    b: ir.Value,
-    b_stride: ir.Value,
-    index: ir.Value,
+    vectors: Vectors, rows: int, width: int, k: ir.Value, place: Place, begin: list[ir.Value]
 ) -> list[ir.Value]:
-    """Emit one register tile and return its vectors, row by row; see the top of this file."""
+    """Emit one register tile whose sums begin with some vectors; return its vectors, row by row."""
     builder, size = vectors.builder, vectors.target.vector_bytes
-    lane_bits = (NV * vectors.lanes).bit_length() - 1
-    # A multiply-add takes four cycles: a tile of few rows works on several k at a time to fill them.
-    chains = max(1, 4 * NV // (rows * width))
+    # A tile of few rows works on several k at a time.
+    share = rows * width
+    chains = -(-UNDER_WAY // share)
 
     def step(position: ir.Value, acc: list[ir.Value]) -> list[ir.Value]:
         """Add the products of one k to the accumulators of one chain."""
-        unit = builder.load(vectors.at(index, builder.mul(position, INT(8)), INT), align=8)
-        b_row = builder.add(b, builder.mul(unit, b_stride))
-        lane = builder.and_(unit, INT((1 << lane_bits) - 1))
-        a_unit = builder.add(a, builder.mul(builder.lshr(unit, INT(lane_bits)), a_panel))
-        a_unit = builder.add(a_unit, builder.mul(lane, INT(vectors.size)))
+        a_unit, b_row = place(position)
         b_vectors = [vectors.load(b_row, j * size) for j in range(width)]
         result = []
         for r in range(rows):
@@ -100,7 +164,6 @@ def emit_tile(
     def run(start: ir.Value, stride: int, acc: list[ir.Value]) -> tuple[ir.Value, list[ir.Value]]:
         """Emit the loop over k in strides with one chain of accumulators for each k of a stride."""
         loop = Loop(builder, start, k, stride, acc)
-        share = rows * width
         values: list[ir.Value] = []
         for chain in range(stride):
             position = builder.add(loop.i, INT(chain))
@@ -108,13 +171,37 @@ def emit_tile(
         loop.close(values)
         return loop.i, loop.values
 
-    position, acc = run(INT(0), chains, [vectors.zero] * (chains * rows * width))
-    while len(acc) > rows * width:
-        half = len(acc) // 2
-        acc = [builder.fadd(acc[i], acc[half + i]) for i in range(half)]
+    position, acc = run(INT(0), chains, begin + [vectors.zero] * ((chains - 1) * share))
+    parts = [acc[i * share : (i + 1) * share] for i in range(chains)]
+    while len(parts) > 1:
+        half = (len(parts) + 1) // 2
+        for part, other in zip(parts, parts[half:], strict=False):
+            part[:] = [builder.fadd(*pair) for pair in zip(part, other, strict=True)]
+        parts = parts[:half]
+    (acc,) = parts
     if chains > 1:
         _, acc = run(position, 1, acc)
     return acc
+
+
+def emit_indexed_tile(
+    vectors: Vectors,
+    width: int,
+    k: ir.Value,
+    a: ir.Value,
+    b: ir.Value,
+    b_stride: ir.Value,
+    index: ir.Value,
+) -> list[ir.Value]:
+    """Emit a tile of one row, a vector A, over the units of an index; return its vectors."""
+    builder = vectors.builder
+
+    def place(position: ir.Value) -> tuple[ir.Value, ir.Value]:
+        unit = builder.load(vectors.at(index, builder.mul(position, INT(8)), INT), align=8)
+        at = builder.add(a, builder.mul(unit, INT(vectors.size)))
+        return at, builder.add(b, builder.mul(unit, b_stride))
+
+    return emit_tile(vectors, 1, width, k, place, [vectors.zero] * width)
 
 
 def emit_dots(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from numba.core.registry import cpu_target
 from fastjac.kernels.target import Target, target_of
 
 LONG = 8  # vectors of a long row
-LINE = 64  # bytes of a cache line
 INT = ir.IntType(64)
+INT32 = ir.IntType(32)
 BYTE_POINTER = ir.IntType(8).as_pointer()
 
 
@@ -87,13 +88,6 @@ class Vectors:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         return self.builder.call(self._declare("llvm.fma", [self.type] * 3, self.type), [a, b, c])
 
-    def prefetch(self, address: ir.Value, offset: int) -> None:
-        """Ask for the cache line at an address plus an offset, into the second cache."""
-        number = ir.IntType(32)
-        prefetch = self.function("llvm.prefetch.p0", [BYTE_POINTER, number, number, number], ir.VoidType())
-        place = self.at(address, offset, ir.IntType(8))
-        self.builder.call(prefetch, [place, number(0), number(2), number(1)])
-
     def total(self, value: ir.Value) -> ir.Value:
         """Return the sum of the lanes, in the order that is fastest."""
         add = self._declare("llvm.vector.reduce.fadd", [self.element, self.type], self.element)
@@ -156,3 +150,16 @@ class Loop:
             phi.add_incoming(value, self.builder.block)
         self.builder.branch(self.head)
         self.builder.position_at_end(self.done)
+
+
+def emit_switch(builder: ir.IRBuilder, number: ir.Value, cases: Mapping[int, Callable[[], None]]) -> None:
+    """Emit a branch to the case of a number."""
+    done = builder.append_basic_block("done")
+    switch = builder.switch(number, done)
+    for value, emit in cases.items():
+        block = builder.append_basic_block(f"case{value}")
+        switch.add_case(INT(value), block)
+        builder.position_at_end(block)
+        emit()
+        builder.branch(done)
+    builder.position_at_end(done)

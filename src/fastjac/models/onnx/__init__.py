@@ -1,4 +1,4 @@
-"""Networks from ONNX files, which are read without the onnx package and without trust in them."""
+"""Networks from ONNX files, which are read without trust in them."""
 
 from fastjac.models.onnx.graph import read_onnx
 

@@ -1,8 +1,7 @@
 """Activations that exporters spell out: x * sigmoid(x), x * (1 + erf(x / sqrt(2))) / 2 and their kin.
 
-Where the path of an ONNX graph forks, what follows is read as a polynomial in x whose terms may have one
-factor f(p(x)), until it has come down to one tensor again. Whatever the order of the nodes, one activation
-has one such polynomial.
+What elementwise nodes make of a tensor x is read as a polynomial in x whose terms may have one factor
+f(p(x)). Whatever the order of the nodes, one activation has one such polynomial.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ class Above(NamedTuple):
 
 X: Terms = {(1, None): 1.0}
 COMPLEMENT: Terms = {(0, None): 1.0, (1, None): -1.0}
-_FUNCTIONS = ("Erf", "Sigmoid", "Softplus", "Tanh")
+FUNCTIONS = ("Erf", "Sigmoid", "Softplus", "Tanh")
 _MOST_TERMS = 8
 _GELU_TANH = math.sqrt(2 / math.pi)
-_NOTHING_KNOWN = "two paths meet in no activation that fastjac has"
+_NOTHING_KNOWN = "it is part of no activation that fastjac has"
 
 
 def combine(op: str, inputs: list[Any]) -> Any:
@@ -52,8 +51,8 @@ def combine(op: str, inputs: list[Any]) -> Any:
         return _where(*inputs)
     terms: list[Terms] = [{(0, None): value} if isinstance(value, float) else value for value in inputs]
     if any(isinstance(term, Above) for term in inputs):
-        raise ValueError(f"{op} of a condition is not part of any activation that fastjac has")
-    if op in _FUNCTIONS and len(terms) == 1:
+        raise ValueError(_NOTHING_KNOWN)
+    if op in FUNCTIONS and len(terms) == 1:
         return {(0, Factor(op, _polynomial(terms[0]))): 1.0}
     if op == "Identity" or op == "Cast":
         return terms[0]
@@ -61,6 +60,8 @@ def combine(op: str, inputs: list[Any]) -> Any:
         return _times(terms[0], -1.0)
     if len(terms) == 2:
         a, b = terms
+        if op == "Div" and isinstance(inputs[0], float):
+            raise ValueError("it divides by the input")
         if op == "Add" or op == "Sub":
             return _plus(a, _times(b, -1.0 if op == "Sub" else 1.0))
         if op == "Mul":
@@ -72,7 +73,12 @@ def combine(op: str, inputs: list[Any]) -> Any:
                 return _product(a, a) if inputs[1] == 2 else _product(a, _product(a, a))
             if op == "Greater":
                 return Above(a, inputs[1])
-    raise ValueError(f"{op} where two paths lead on is not part of any activation that fastjac has")
+    raise ValueError(_NOTHING_KNOWN)
+
+
+def has_factors(terms: Terms | Above) -> bool:
+    """Return whether terms are more than a polynomial."""
+    return not isinstance(terms, Above) and any(factor for _, factor in terms)
 
 
 def _plus(a: Terms, b: Terms) -> Terms:
@@ -112,7 +118,7 @@ def _where(condition: Any, above: Any, below: Any) -> Terms:
             straight = _close(condition.terms, {(1, None): beta}) and _close(above, {(1, None): beta * value})
             if degree == 1 and straight:
                 return dict(below)
-    raise ValueError("Where is not part of any activation that fastjac has")
+    raise ValueError(_NOTHING_KNOWN)
 
 
 def _close(a: Terms, b: Terms) -> bool:
@@ -131,7 +137,7 @@ def activation_steps(terms: Terms | Above, where: str) -> list[Step]:
     if isinstance(terms, Above):
         raise ValueError(_NOTHING_KNOWN)
     if set(terms) <= {(0, None), (1, None)}:
-        return [scale(terms.get((1, None), 0.0), terms.get((0, None), 0.0), where)]
+        return _line(terms.get((1, None), 0.0), terms.get((0, None), 0.0), where)
     factors = {factor for _, factor in terms if factor}
     if len(factors) == 1:
         (factor,) = factors
@@ -150,7 +156,21 @@ def activation_steps(terms: Terms | Above, where: str) -> list[Step]:
             return _scaled("silu", slope, terms[1, factor], where)
         if factor.function == "Softplus" and argument.keys() == {1} and terms.keys() == {(0, factor)}:
             return _scaled("softplus", slope, terms[0, factor] * slope, where)
+        if (
+            factor.function != "Erf"
+            and argument.keys() <= {0, 1}
+            and terms.keys() <= {(0, None), (0, factor)}
+        ):
+            return [
+                *_line(slope, argument.get(0, 0.0), where),
+                Activation(factor.function.lower()),
+                *_line(terms[0, factor], terms.get((0, None), 0.0), where),
+            ]
     raise ValueError(_NOTHING_KNOWN)
+
+
+def _line(slope: float, shift: float, where: str) -> list[Step]:
+    return [] if (slope, shift) == (1, 0) else [scale(slope, shift, where)]
 
 
 def _scaled(name: str, stretch: float, gain: float, where: str) -> list[Step]:
@@ -160,4 +180,4 @@ def _scaled(name: str, stretch: float, gain: float, where: str) -> list[Step]:
     after = gain / stretch
     if math.isclose(after, 1, rel_tol=1e-6):
         after = 1.0
-    return [scale(stretch, 0.0, where), Activation(name), scale(after, 0.0, where)]
+    return [*_line(stretch, 0.0, where), Activation(name), *_line(after, 0.0, where)]

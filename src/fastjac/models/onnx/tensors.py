@@ -4,80 +4,66 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.models.onnx.wire import Message
+from fastjac.models.limits import Budget
 
-# TensorProto.DataType -> dtype; bfloat16 is the upper half of a float32.
-_DTYPES = {
-    1: "<f4",
-    2: "u1",
-    3: "i1",
-    4: "<u2",
-    5: "<i2",
-    6: "<i4",
-    7: "<i8",
-    9: "?",
-    10: "<f2",
-    11: "<f8",
-    12: "<u4",
-    13: "<u8",
-    16: "<u2",
-}
+# TensorProto.DataType: the floats, and all numbers; bfloat16 is 16, double is 11.
 FLOATS = (1, 10, 11, 16)
-DOUBLE, _BFLOAT16 = 11, 16
-_HALVES = (10, 16)
+_NUMBERS = (*FLOATS, 2, 3, 4, 5, 6, 7, 9, 12, 13)
+DOUBLE, _BFLOAT16, _EXTERNAL = 11, 16, 1
 
 
 class Tensors:
-    """Reads tensors, and counts what they amount to.
+    """Reads tensors, each time it is asked for one, and counts what they amount to.
 
-    A small file can name one tensor ten thousand times: all that is read together may be at most a hundred
-    times the files' size.
+    Attributes
+    ----------
+    size : int
+        Bytes of the model's file, and of those that it keeps tensors in.
+    budget : Budget
+        Twice what weights may come to: those in half precision are read, and cast.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
-        self.budget = 100 * size
+        self.size = size
+        self.budget = Budget(2 * size)
         self.opened: set[str] = set()
 
-    def read(self, tensor: Message) -> NDArray[Any]:
-        """Return a tensor's array, after its shape and its bytes are found to agree."""
-        kind = tensor.get("data_type", 0)
-        if kind not in _DTYPES:
-            raise ValueError(f"tensor {tensor.get('name', '')!r} has ONNX data type {kind}, expected numbers")
-        dtype = np.dtype(_DTYPES[kind])
-        shape = tensor["dims"].tolist()
+    def read(self, tensor: Any) -> NDArray[Any]:
+        """Return a TensorProto's array, after its shape and its bytes are found to agree."""
+        from onnx import helper, numpy_helper
+
+        kind, shape, name = tensor.data_type, list(tensor.dims), tensor.name
+        if kind not in _NUMBERS:
+            raise ValueError(f"tensor {name!r} has ONNX data type {kind}, expected numbers")
         if min(shape, default=0) < 0:
-            raise ValueError(f"tensor {tensor.get('name', '')!r} has shape {shape}")
-        size = math.prod(shape) * dtype.itemsize
-        if tensor.get("data_location", 0) == 1:
-            flat: NDArray[Any] = np.frombuffer(self._external(tensor, size), dtype)
-        elif "raw_data" in tensor:
-            flat = _from_bytes(tensor["raw_data"], dtype)
+            raise ValueError(f"tensor {name!r} has shape {shape}")
+        size = math.prod(shape)
+        itemsize = 2 if kind == _BFLOAT16 else helper.tensor_dtype_to_np_dtype(kind).itemsize
+        if tensor.data_location == _EXTERNAL:
+            data = self._external(tensor, size * itemsize)
+            tensor = type(tensor)(dims=shape, data_type=kind, raw_data=data)
+        if tensor.HasField("raw_data"):
+            held, over = divmod(len(tensor.raw_data), itemsize)
         else:
-            flat = _typed(tensor, kind, dtype)
-        if flat.size != math.prod(shape):
-            raise ValueError(f"tensor {tensor.get('name', '')!r} of shape {shape} has {flat.size} entries")
-        self.spend(size)
-        if kind == _BFLOAT16:
-            flat = (flat.astype(np.uint32) << 16).view(np.float32)
-        return np.asarray(flat.reshape(shape))
+            held, over = len(getattr(tensor, helper.tensor_dtype_to_field(kind))), 0
+        if held != size or over:
+            raise ValueError(f"tensor {name!r} of shape {shape} has {held} entries")
+        self.budget.spend(size)
+        return np.asarray(numpy_helper.to_array(tensor))
 
-    def spend(self, size: int) -> None:
-        """Count bytes that the files make fastjac hold."""
-        self.budget -= size
-        if self.budget < 0:
-            raise ValueError("its weights would take more than a hundred times the size of the file")
-
-    def _external(self, tensor: Message, size: int) -> bytes:
+    def _external(self, tensor: Any, size: int) -> bytes:
         """Return bytes of a regular file in the model's own folder, or below it; nothing else is opened."""
-        entries = {entry.get("key"): entry.get("value", "") for entry in tensor["external_data"]}
+        entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         parts = PurePosixPath(location).parts
         foreign = PureWindowsPath(location)
@@ -88,59 +74,105 @@ class Tensors:
             path = path / part
             if path.is_symlink():
                 raise ValueError(f"its external data {location!r} is a link: copy the file there instead")
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
+        offset, length = _number(entries, "offset", 0), _number(entries, "length", size)
         with open(path, "rb", opener=_open_no_links) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ValueError(f"its external data {location!r} is not a regular file")
-            if length != size or offset < 0 or offset + length > status.st_size:
+            if status.st_nlink > 1:
                 raise ValueError(
-                    f"tensor {tensor.get('name', '')!r} of {size} bytes should be {length} from {offset} on "
+                    f"its external data {location!r} has other names too: copy the file there instead"
+                )
+            if length != size or offset + length > status.st_size:
+                raise ValueError(
+                    f"tensor {tensor.name!r} of {size} bytes should be {length} from {offset} on "
                     f"in {location!r}, which has {status.st_size}"
                 )
             if location not in self.opened:
                 self.opened.add(location)
-                self.budget += 100 * status.st_size
+                self.size += status.st_size
+                self.budget.left += status.st_size
             file.seek(offset)
             return file.read(length)
+
+
+def _number(entries: Mapping[str, str], key: str, default: int) -> int:
+    """Return a number that is written in the ten digits alone."""
+    text = entries.get(key, str(default))
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise ValueError(f"its external data has the {key} {text[:50]!r}, expected a number")
+    return int(text)
 
 
 def _open_no_links(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
-def _from_bytes(data: memoryview, dtype: np.dtype[Any]) -> NDArray[Any]:
-    if len(data) % dtype.itemsize:
-        raise ValueError(f"a tensor of {dtype} has {len(data)} bytes")
-    return np.frombuffer(data, dtype)
+def computed(
+    op: str, inputs: list[NDArray[Any]], attributes: Mapping[str, Any], budget: Budget
+) -> NDArray[Any] | None:
+    """Return what a node makes of constants, or None if it is not one that exporters leave in a file.
 
-
-def _typed(tensor: Message, kind: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the entries that are written one by one, in the field that the data type asks for."""
-    field = {1: "float_data", 11: "double_data", 7: "int64_data"}.get(kind, "int32_data")
-    values: NDArray[Any] = tensor[field]
-    return values.astype(np.uint16).view(dtype) if kind in _HALVES else values.astype(dtype)
-
-
-def computed(op: str, inputs: list[NDArray[Any]], attributes: Message) -> NDArray[Any] | None:
-    """Return what a node makes of constants, or None if it is not one that exporters leave in a file."""
+    Shapes are constants too: arrays of objects where they have the batch in them.
+    """
     first = inputs[0]
-    if op == "Identity":
-        return first
     if op == "Cast":
+        budget.spend(first.size)
         kind = attributes.get("to")
-        return first.astype(_DTYPES[kind]) if kind in _DTYPES and kind != _BFLOAT16 else None
-    if op == "Sqrt":
-        return np.asarray(np.sqrt(first))
-    if op == "Transpose":
-        axes = attributes.get("perm")
-        return np.transpose(first, None if axes is None else axes.tolist())
+        if kind not in _NUMBERS or kind == _BFLOAT16:
+            return None
+        from onnx import helper
+
+        return first if first.dtype == object else first.astype(helper.tensor_dtype_to_np_dtype(kind))
+    if op in _ARITHMETIC:
+        budget.spend(math.prod(np.broadcast_shapes(*(array.shape for array in inputs))))
+        return np.asarray(_ARITHMETIC[op](*inputs))
     if op == "Concat":
+        budget.spend(sum(array.size for array in inputs))
         return np.concatenate(inputs, attributes["axis"])
-    if op == "Gather" and first.ndim == 1:
-        return np.asarray(first[inputs[1].astype(np.int64)])
+    if op == "Gather":
+        axis, places = attributes.get("axis", 0), inputs[1].astype(np.int64)
+        budget.spend(places.size * first.size // max(first.shape[axis], 1))
+        return np.asarray(np.take(first, places, axis))
+    if op == "Slice":
+        return _sliced(first, inputs[1:], attributes)
+    if op == "Transpose":
+        return np.transpose(first, attributes.get("perm"))
+    if op == "Reshape" and not attributes.get("allowzero", 0):
+        sizes = [first.shape[i] if size == 0 else size for i, size in enumerate(inputs[1].tolist())]
+        return first.reshape(sizes)
     if op == "Unsqueeze" or op == "Squeeze":
-        axes = inputs[1] if len(inputs) > 1 else attributes.get("axes")
-        places = None if axes is None else tuple(np.ravel(axes).tolist())
-        return np.squeeze(first, places) if op == "Squeeze" else np.expand_dims(first, places or ())
+        axes = given_axes(inputs[1] if len(inputs) > 1 else None, attributes)
+        return np.squeeze(first, axes) if op == "Squeeze" else np.expand_dims(first, axes or ())
     return None
+
+
+def given_axes(array: NDArray[Any] | None, attributes: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the axes that a node has as an input, from opset 13 on, or as an attribute."""
+    axes = attributes.get("axes") if array is None else array
+    return None if axes is None else tuple(np.ravel(axes).tolist())
+
+
+def _sliced(array: NDArray[Any], inputs: list[NDArray[Any]], attributes: Mapping[str, Any]) -> NDArray[Any]:
+    """Return a slice along axes; from opset 10 on, inputs tell where it starts and ends."""
+    parts = [part.tolist() for part in inputs] or [attributes["starts"], attributes["ends"]]
+    starts, ends = parts[:2]
+    axes = parts[2] if len(parts) > 2 else attributes.get("axes", range(len(starts)))
+    steps = parts[3] if len(parts) > 3 else [1] * len(starts)
+    places = [slice(None)] * array.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if step < 1:
+            raise ValueError(f"it goes in steps of {step}, expected 1 or more")
+        places[axis] = slice(start, end, step)
+    return array[tuple(places)]
+
+
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "Identity": np.asarray,
+    "Neg": np.negative,
+    "Sqrt": np.sqrt,
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": lambda a, b: np.divide(a, b) if a.dtype.kind == "f" else a // b,
+}

@@ -1,0 +1,82 @@
+"""What a network from elsewhere may cost, and what is said of its weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastjac.layers import Activation
+from fastjac.network import Network
+
+MOST_LAYERS = 1000
+# A number of a file takes up to 40 bytes of memory, with all copies on the way to a packed network.
+_FREE_NUMBERS = 1_000_000
+# A layer's panels are this many inputs wide at least.
+_NARROWEST = 16
+
+
+class Budget:
+    """How many numbers a file of ``size`` bytes may make fastjac hold: one for two bytes, and a million.
+
+    A small file can name one tensor ten thousand times, or ask for diagonal matrices.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = _FREE_NUMBERS + size // 2
+
+    def spend(self, numbers: int) -> None:
+        """Count numbers that are about to be made.
+
+        Raises
+        ------
+        ValueError
+            If the file is too small for them.
+        """
+        self.left -= numbers
+        if self.left < 0:
+            raise ValueError("it would take far more memory than a network in a file of its size")
+
+    def spend_on_layer(self, fan_in: int, fan_out: int) -> None:
+        """Count the weights of a layer as they are packed."""
+        self.spend((max(fan_in, _NARROWEST) + 1) * fan_out)
+
+
+def network(
+    layers: Sequence[Any],
+    activation: str | Activation | Sequence[str | Activation],
+    head: str | Activation,
+    dtype: DTypeLike | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    budget: Budget | None = None,
+) -> Network:
+    """Return the `Network` of weights from elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If there are more than `MOST_LAYERS`, or more weights than ``budget`` has, or as `Network`.
+    """
+    if len(layers) > MOST_LAYERS:
+        raise ValueError(f"it has {len(layers)} layers, expected at most {MOST_LAYERS}")
+    for w, _ in layers:
+        if budget is not None and w.ndim == 2:
+            budget.spend_on_layer(*w.shape)
+    return Network(layers, activation, head, dtype, input_names=input_names, output_names=output_names)
+
+
+def warned(net: Network) -> Network:
+    """Return a network, with a warning if its weights have NaN."""
+    layers = [
+        str(number)
+        for number, layer in enumerate(net.layers, 1)
+        if np.isnan(layer.w.min()) or np.isnan(layer.b.min())
+    ]
+    if layers:
+        numbers = ", ".join(layers)
+        warnings.warn(f"layer {numbers} of {len(net.layers)} has NaN among its weights", stacklevel=3)
+    return net
