@@ -150,7 +150,7 @@ def _arguments(net: Network, x: ArrayLike, to: ArrayLike) -> tuple[Array, Array]
     if sample.shape != (n,):
         raise ValueError(f"x has shape {sample.shape}, expected ({n},)")
     if candidates.ndim == 0:
-        candidates = np.broadcast_to(candidates, n)
+        candidates = np.full(n, candidates)
     if candidates.ndim > 2 or candidates.shape[0] != n:
         raise ValueError(f"to has shape {candidates.shape}, expected (), ({n},) or ({n}, K)")
     return sample.astype(net.dtype), candidates.astype(net.dtype, order="C")
