@@ -228,10 +228,10 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
     return numba.njit(nogil=True, error_model="numpy", **OUTERMOST)(function)
 
 
-def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
+def compiled(function: Callable[..., Any], name: str, signature: Any, is_slow: bool = False) -> Any:
     """Return ``function`` compiled for ``signature`` alone, from its file where there is one.
 
-    ``name`` tells it from all others.
+    ``name`` tells it from all others. If it ``is_slow`` to compile, a line on standard error says so.
     """
     with global_compiler_lock:  # Threads that want the same function wait for the first.
         if name not in _compiled:
@@ -240,7 +240,7 @@ def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
             copy.__qualname__ = name
             dispatcher = _dispatcher(copy)
             dispatcher._cache = file = File(name)
-            if file.read() is None:
+            if is_slow and file.read() is None:
                 _announce()
             dispatcher.compile(signature)
             dispatcher.disable_compile()
