@@ -14,9 +14,9 @@ from numba import from_dtype, types
 from fastjac.kernels.cache import compiled
 from fastjac.kernels.elementwise import SOFTMAX, activate
 from fastjac.kernels.forward import _head_block, times_w
-from fastjac.kernels.llvm.intrinsics import add, address, scale, tiles
-from fastjac.kernels.llvm.vectors import itemsize, panel_width
-from fastjac.kernels.panels import all_finite, copy, exchange, inner, tile_rows, vector, vector_bytes
+from fastjac.kernels.llvm.intrinsics import add, address, product, scale, smaller, vector
+from fastjac.kernels.llvm.vectors import MR, itemsize, panel_width
+from fastjac.kernels.panels import all_finite, blocks_of, copy, exchange, inner, tabulate, vector_bytes
 from fastjac.kernels.routines import _open
 
 
@@ -24,26 +24,18 @@ from fastjac.kernels.routines import _open
 def _times_w_block(dtype, context, layer, x):
     """Write ``x @ w + b`` of a layer for a block of samples, one panel (fan_in, samples)."""
     size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
-    row, block = width * size, tile_rows(rows)
-    for start in range(0, rows, block):
-        tiles(
+    tabulate(dtype, context.units, layer.fan_in, rows * width * size, False, context.table)
+    blocks, units = blocks_of(dtype, context, layer.fan_in)
+    for block in range(blocks):
+        first = block * units
+        product(
             dtype,
-            min(block, rows - start),
-            width,
-            1,
-            layer.fan_in,
-            layer.w + start * row,
-            rows * row,
-            x,
-            0,
-            row,
-            context.units,
-            layer.block_a,
-            0,
-            0,
-            context.panel_rows + 8 * start,
-            0,
-            0,
+            (rows, width, 1, MR),
+            (smaller(units, layer.fan_in - first), context.table + 16 * first),
+            (layer.w, 0),
+            (x, 0),
+            (layer.block_a, 0, context.panel_rows),
+            (layer.block_a if block else 0, 0),
         )
     scale(dtype, rows, width, layer.block_a, layer.minus_b, size, context.ones, layer.block_a)
 
@@ -67,44 +59,59 @@ def _forward_rest(dtype, context, layers):
     return True
 
 
-def _changes(at, x, to, first, y):
-    """Write ``y`` (B, K * M) for changes of B inputs from ``first`` on, which begins a panel.
-
-    ``x`` (N,) is the sample, and ``to`` (N, K) what an input is changed to. All weights are packed as w.T: a
-    panel has the weights of as many inputs as a block has samples. Return how many inputs are done: all, or
-    those before the first panel with a pre-activation that is not finite.
-    """
+@inner
+def _changes(dtype, at, x, to, each, first, count, y):
+    """Do what `routine` says; all but the dtype are integers, arrays their addresses."""
     contexts, layers = _open(at)
-    context, layer, dtype = contexts[0], layers[0], x.dtype
+    context, layer = contexts[0], layers[0]
     size, width, units = itemsize(dtype), panel_width(dtype), layer.fan_out
-    row, out = width * size, layers[context.n_layers - 1].block_a
-    copy(dtype, address(x), x.size, context.x)
+    row, outputs = width * size, context.n_outputs * size
+    out = layers[context.n_layers - 1].block_a
+    copy(dtype, x, context.n_inputs, context.x)
     times_w(dtype, context, layers, 0, context.x, layer.a)
     add(dtype, vector_bytes(dtype, units) // size, layer.a, layer.b)
     minus_z = vector(dtype, layer.a, units)
     for h in range(units):
         minus_z[h] = -minus_z[h]
-    for start in range(0, len(y), width):
-        inputs = min(width, len(y) - start)
+    values, targets = vector(dtype, x, context.n_inputs), vector(dtype, to, context.n_inputs * each)
+    change = vector(dtype, context.edge, width)
+    for start in range(0, count, width):
+        inputs = smaller(width, count - start)
         w = layer.w + (first + start) * units * size
-        for k in range(to.shape[1]):
-            change = vector(dtype, context.edge, width)
+        for k in range(each):
             for i in range(width):
-                n = first + start + min(i, inputs - 1)
-                change[i] = to[n, k] - x[n]
+                n = first + start + smaller(i, inputs - 1)
+                change[i] = targets[n * each + k] - values[n]
             scale(dtype, units, width, w, context.zeros, 0, context.edge, layer.block_a)
             scale(dtype, units, width, layer.block_a, layer.a, size, context.ones, layer.block_a)
             if not _forward_rest(dtype, context, layers):
                 return start
-            outputs = y[start, k * context.n_outputs :]
-            exchange(dtype, out, row, context.n_outputs, inputs, address(outputs), y.shape[1] * size)
-    return len(y)
+            exchange(
+                dtype,
+                out,
+                row,
+                context.n_outputs,
+                inputs,
+                y + (start * each + k) * outputs,
+                each * outputs,
+            )
+    return count
 
 
 @functools.cache
 def routine(dtype: np.dtype[Any]) -> Any:
-    """Return the compiled routine: ``f(address, x, to, first, y) -> done``."""
+    """Return the compiled routine ``f(context, x, to, first, y) -> done``.
+
+    It writes ``y`` (B, K * M) for changes of B inputs from ``first`` on, which begins a panel; ``x`` (N,) is
+    the sample, and ``to`` (N, K) what an input is changed to. All weights are packed as w.T: a panel has the
+    weights of as many inputs as a block has samples. It returns how many inputs are done: all, or those
+    before the first panel with a pre-activation that is not finite.
+    """
+
+    def run(at, x, to, first, y):
+        return _changes(dtype, at, address(x), address(to), to.shape[1], first, y.shape[0], address(y))
+
     element = from_dtype(dtype)
     x, to = (types.Array(element, ndim, "C", readonly=True) for ndim in (1, 2))
     y = types.Array(element, 2, "C")
-    return compiled(_changes, f"changes_{dtype}", types.intp(types.intp, x, to, types.intp, y))
+    return compiled(run, f"changes_{dtype}", types.intp(types.intp, x, to, types.intp, y))
