@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 class Drawn(Protocol):
     """What is drawn of an `Attribution`."""
 
-    values: NDArray[Any]
-    outputs: Sequence[str]
-    method: str
-    x: NDArray[Any] | None
+    @property
+    def values(self) -> NDArray[Any]: ...  # noqa: D102
+    @property
+    def outputs(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def method(self) -> str: ...  # noqa: D102
+    @property
+    def x(self) -> NDArray[Any] | None: ...  # noqa: D102
 
     def top(self, output: int, k: int) -> Sequence[tuple[str, float]]:
         """Return the ``k`` strongest inputs of an output, by name."""
