@@ -146,7 +146,8 @@ def flips(net: Network, x: ArrayLike, to: ArrayLike = 0.0, *, threads: Threads =
 def _arguments(net: Network, x: ArrayLike, to: ArrayLike) -> tuple[Array, Array]:
     """Return ``x`` (N,), and ``to`` (N,) or (N, K), in the network's dtype."""
     n = net.n_inputs
-    sample, candidates = real_array(x, "x"), real_array(to, "to")
+    names = net.input_names
+    sample, candidates = real_array(x, "x", names), real_array(to, "to", names if np.ndim(to) < 2 else None)
     if sample.shape != (n,):
         raise ValueError(f"x has shape {sample.shape}, expected ({n},)")
     if candidates.ndim == 0:

@@ -115,7 +115,7 @@ def smooth_grad(
     beyond the result does not grow with ``samples`` or the batch.
     """
     given, count = _samples(net, x), _count(samples, "samples")
-    deviation = real_array(noise, "noise").astype(net.dtype)
+    deviation = real_array(noise, "noise", net.input_names).astype(net.dtype)
     if deviation.shape not in ((), (net.n_inputs,)):
         raise ValueError(f"noise has shape {deviation.shape}, expected () or ({net.n_inputs},)")
     if not (np.isfinite(deviation) & (deviation >= 0)).all():
@@ -178,7 +178,7 @@ def integrated_gradients(
     ['income', 'age']
     """
     given, count = _samples(net, x), _count(steps, "steps")
-    start_of = real_array(baseline, "baseline").astype(net.dtype)
+    start_of = real_array(baseline, "baseline", net.input_names).astype(net.dtype)
     if start_of.shape not in ((), (net.n_inputs,), given.shape):
         expected = ", ".join(map(str, dict.fromkeys(((), (net.n_inputs,), given.shape))))
         raise ValueError(f"baseline has shape {start_of.shape}, expected one of {expected}")
@@ -244,7 +244,7 @@ def importance(
     """
     if reduce not in ("mean_abs", "class_mean"):
         raise ValueError(f"reduce is {reduce!r}, expected 'mean_abs' or 'class_mean'")
-    factors = np.ones(net.n_inputs) if scale is None else real_array(scale, "scale")
+    factors = np.ones(net.n_inputs) if scale is None else real_array(scale, "scale", net.input_names)
     if factors.shape != (net.n_inputs,):
         raise ValueError(f"scale has shape {factors.shape}, expected ({net.n_inputs},)")
     if not (np.isfinite(factors) & (factors > 0)).all():
@@ -254,7 +254,7 @@ def importance(
 
 def _samples(net: Network, x: ArrayLike) -> Array:
     """Return ``x`` (..., N) C-contiguous in the network's dtype: its own copy."""
-    return np.array(as_samples(x, "x", net.n_inputs), net.dtype, order="C")
+    return np.array(as_samples(x, "x", net.n_inputs, net.input_names), net.dtype, order="C")
 
 
 def _count(value: int, name: str) -> int:
