@@ -1,7 +1,9 @@
 """`Network` takes any input, fills any fitting buffer, and is immutable."""
 
+import contextlib
 import copy
 import pickle
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -215,3 +217,105 @@ def test_a_float32_network_may_be_made_of_float64_weights_and_the_other_way_roun
 def test_the_package_exports_the_names_of_its_interface():
     assert set(fastjac.__all__) >= {"Network", "check_jacobian", "jacobian", "value_and_jacobian"}
     assert all(hasattr(fastjac, name) for name in fastjac.__all__)
+
+
+# --- networks that are not whole, subclasses, and changed copies
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_without_init_says_so(method):
+    net = Network.__new__(Network)
+    with pytest.raises(AttributeError, match="__init__ has not run to the end"):
+        call(net, method, np.ones(7), np.ones(5), np.ones(7))
+    with pytest.raises(AttributeError, match="__init__ has not run to the end"):
+        net.bind(np.ones(7), None)
+
+
+def test_a_subclass_that_swallows_an_error_is_no_network():
+    class Silent(Network):
+        def __init__(self, layers):
+            with contextlib.suppress(ValueError):
+                super().__init__(layers)
+
+    with pytest.raises(AttributeError, match="__init__ has not run to the end"):
+        Silent([(np.ones((2, 3)), np.ones(4))]).value_and_jacobian(np.ones(2))
+    assert Silent([(np.ones((2, 3)), np.ones(3))]).jacobian(np.ones(2)).shape == (3, 2)
+
+
+def test_init_runs_once(net):
+    before = net.jacobian(np.ones(7))
+    with pytest.raises(AttributeError, match="a Network is immutable: __init__ cannot run again"):
+        net.__init__([(np.ones((2, 3)), None)])
+    assert np.array_equal(net.jacobian(np.ones(7)), before)
+
+
+class Named(Network):
+    """A network with something of its own."""
+
+    def __init__(self, layers, owner):
+        super().__init__(layers, "tanh")
+        self.__dict__["owner"] = owner
+
+    def twice(self, x):
+        return 2 * self(x)
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_subclass_pickles_and_copies_as_itself(clone):
+    net = Named(Case((7, 13, 5)).weights(), ["me"])
+    other = clone(net)
+    assert type(other) is Named and other.owner == ["me"]
+    x = np.ones(7)
+    assert np.array_equal(other.twice(x), net.twice(x))
+    assert [str(layer.activation) for layer in other.layers] == ["tanh", "softmax"]
+
+
+def test_methods_can_be_patched(net):
+    x = np.ones(7)
+    with mock.patch.object(Network, "value_and_jacobian", return_value="patched"):
+        assert net.value_and_jacobian(x) == "patched"
+    assert net.value_and_jacobian(x)[1].shape == (5, 7)
+
+
+def test_a_network_is_made_again_with_some_things_changed(net):
+    x, names = np.linspace(-1, 1, 7).astype(net.dtype), [f"x{i}" for i in range(7)]
+    logits = net.replace(head="identity", input_names=names)
+    assert logits.input_names == tuple(names) and logits.dtype == net.dtype
+    exponentials = np.exp(logits(x) - logits(x).max())
+    np.testing.assert_allclose(net(x), exponentials / exponentials.sum(), rtol=1e-5)
+    changed = net.replace(activation="elu")
+    assert [str(layer.activation) for layer in changed.layers] == ["elu(1.0)", "softmax"]
+    assert net.replace(dtype="float32").dtype == np.float32
+    assert logits.replace().input_names == tuple(names)
+
+
+def test_the_layers_of_a_network_make_it_again(net):
+    again = Network(net.layers)
+    assert [layer.activation for layer in again.layers] == [layer.activation for layer in net.layers]
+    x = np.ones(7, net.dtype)
+    assert again.jacobian(x).tobytes() == net.jacobian(x).tobytes()
+
+
+@pytest.mark.parametrize("name", ["vjp", "jvp"])
+def test_one_vector_serves_a_whole_batch(net, name):
+    xs = np.random.default_rng(0).standard_normal((3, 4, 7)).astype(net.dtype)
+    vector = np.linspace(-1, 1, 5 if name == "vjp" else 7).astype(net.dtype)
+    got = getattr(net, name)(xs, vector)
+    expected = getattr(net, name)(xs, np.broadcast_to(vector, (3, 4, vector.size)).copy())
+    for a, b in zip(got, expected, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "some", None])
+@pytest.mark.parametrize("method", METHODS)
+def test_threads_are_checked_for_one_sample_too(net, method, threads):
+    x, v, u = vectors(net)
+    arguments = {"vjp": (x, v), "jvp": (x, u)}.get(method, (x,))
+    with pytest.raises((TypeError, ValueError), match="threads"):
+        (net if method == "call" else getattr(net, method))(*arguments, threads=threads)
+
+
+def test_all_public_names_are_listed():
+    assert set(fastjac.__all__) <= set(dir(fastjac))
+    for name in fastjac.__all__:
+        assert getattr(fastjac, name) is not None
