@@ -30,7 +30,8 @@ FUNCTIONS = {
     "softplus": lambda z, _: mpmath.log1p(mpmath.exp(z)),
     "silu": lambda z, _: z / (1 + mpmath.exp(-z)),
     "gelu": lambda z, _: z * mpmath.ncdf(z),
-    "gelu_tanh": lambda z, _: z * (1 + mpmath.tanh(_gelu_tanh_argument(z))) / 2,
+    # z / 2 (1 + tanh), where nothing cancels.
+    "gelu_tanh": lambda z, _: z / (1 + mpmath.exp(-2 * _gelu_tanh_argument(z))),
 }
 
 
@@ -55,6 +56,7 @@ def _elementwise_extended(z, activation):
     return reference.elementwise(z, activation), reference.slope(z, activation)
 
 
+# In two parts: one float would lose the last bits.
 @functools.partial(np.vectorize, otypes=[object])
 def _exact(value):
     rounded = float(value)
@@ -63,7 +65,8 @@ def _exact(value):
 
 @functools.partial(np.vectorize, otypes=[np.longdouble])
 def _extended(value):
-    return np.longdouble(mpmath.nstr(value, 25))  # By way of a float it would lose 11 bits.
+    rounded = float(value)
+    return np.longdouble(rounded) + np.longdouble(float(value - rounded))
 
 
 def _head(z, jac, exp, log):
