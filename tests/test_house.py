@@ -20,8 +20,8 @@ FLOORS = [
     {"batches", "embedding"},
     {"kernels", "reference"},
     {"plan"},
-    {"layers"},
-    {"arguments"},
+    {"layers", "report"},
+    {"arguments", "notebook"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 COMPILERS = {"numba", "llvmlite"}

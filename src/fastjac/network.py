@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastjac import embedding
+from fastjac import embedding, notebook
+from fastjac.arguments import few
 from fastjac.batches.calls import Calls, results
 from fastjac.batches.sensitivity import Reduction, sensitivity
 from fastjac.batches.threads import Threads, thread_count
@@ -384,6 +385,13 @@ class Network:
     def __repr__(self) -> str:
         steps = " -> ".join(f"{layer.b.size} {layer.activation}" for layer in self.layers)
         return f"Network({self.n_inputs} -> {steps}, {self.dtype})"
+
+    def _repr_html_(self) -> str:
+        rows = [(i, *layer.w.shape, layer.activation) for i, layer in enumerate(self.layers, 1)]
+        title = f"Network({self.n_inputs} -> {self.n_outputs}, {self.dtype})"
+        named = {"inputs": self.input_names, "outputs": self.output_names}
+        below = "; ".join(f"{kind}: {few(names)}" for kind, names in named.items() if names)
+        return notebook.table(title, ["layer", "inputs", "units", "activation"], rows, below)
 
 
 def _rebuild(pairs: Any, hidden: Any, head: Any, dtype: Any, input_names: Any, output_names: Any) -> Network:

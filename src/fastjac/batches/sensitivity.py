@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastjac.arguments import as_samples, real_array
+from fastjac.arguments import as_samples, place, real_array
 from fastjac.batches import threads
 from fastjac.batches.calls import Calls
 from fastjac.batches.chunks import LONGEST, Rows, chunks, group_of, helpers, rows
@@ -54,8 +54,7 @@ def _factors(scale: ArrayLike, size: int, names: Sequence[str] | None) -> Array:
     wrong = ~(np.isfinite(factors) & (factors > 0))
     if wrong.any():
         n = int(wrong.argmax())
-        place = n if names is None else repr(names[n])
-        raise ValueError(f"scale[{place}] is {factors[n]}, expected positive and finite numbers")
+        raise ValueError(f"scale[{place(n, names)}] is {factors[n]}, expected positive and finite numbers")
     return factors
 
 
