@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[Any]
 REAL = frozenset("biuf")  # kinds of dtype
 # Types of rows that have neither names nor gaps.
-_PLAIN = (list, tuple, np.ndarray)
+PLAIN = frozenset((list, tuple, np.ndarray))
 
 
 def real_array(value: Any, argument: str, names: Sequence[str] | None = None) -> Array:
@@ -45,7 +45,7 @@ def real_array(value: Any, argument: str, names: Sequence[str] | None = None) ->
         return array
     if kind is list or kind is tuple:
         has_rows = array.ndim > 1 or array.dtype.names is not None
-        if has_rows and not all(type(row) in _PLAIN for row in value):
+        if has_rows and not PLAIN.issuperset(map(type, value)):
             return np.stack([real_array(row, f"{argument}[{i}]", names) for i, row in enumerate(value)])
         if is_real:
             return array

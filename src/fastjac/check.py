@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,7 +157,7 @@ def check_jacobian(
     """
     forward: Function
     if isinstance(f, Network):
-        point = _vector(x, f.n_inputs).astype(f.dtype)
+        point = _vector(x, f.n_inputs, f.input_names).astype(f.dtype)
         analytic = np.array((jacobian or f.jacobian)(point.copy()))
         point = point.astype(np.float64)
         forward = _in_float64(f)
@@ -332,9 +332,9 @@ def _finfo(array: Array) -> np.finfo[Any]:
     return info
 
 
-def _vector(x: ArrayLike, size: int | None = None) -> Array:
+def _vector(x: ArrayLike, size: int | None = None, names: Sequence[str] | None = None) -> Array:
     """Return ``x`` as a new native vector of floats, (``size``,)."""
-    array = real_array(x, "x")
+    array = real_array(x, "x", names)
     if array.ndim != 1 or array.size == 0 or size not in (None, array.size):
         raise ValueError(f"x has shape {array.shape}, expected {'(N,)' if size is None else (size,)}")
     if not np.all(np.isfinite(array)):

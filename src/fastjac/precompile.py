@@ -1,25 +1,28 @@
-"""`warmup`: makes all routines ready ahead of their first call."""
+"""`warmup`: makes all compiled code ready ahead of its first call."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fastjac.embedding import records
-from fastjac.kernels import cache, functions, routines
-from fastjac.layers import FLOATS
+from numpy.typing import DTypeLike
+
+from fastjac.embedding import handles, records
+from fastjac.kernels import cache, changes, functions, routines
+from fastjac.layers import FLOATS, network_dtype
 
 
 class Ready(NamedTuple):
-    """A routine that is ready to be called.
+    """All code of a dtype is ready to be called.
 
     Attributes
     ----------
     name : str
-        Of the routine and its dtype.
+        Of the dtype.
     compiled : bool
-        Whether it had to be compiled; else its code was in ``path``.
+        Whether the routine had to be compiled; else its code was in ``path``.
     path : Path or None
         The file that holds its code from now on; None where no folder can be written.
     seconds : float
@@ -32,24 +35,36 @@ class Ready(NamedTuple):
     seconds: float
 
 
-def warmup() -> list[Ready]:
-    """Compile every routine for float32 and float64 that no earlier run has compiled, and load all.
+def warmup(dtype: DTypeLike | None = None) -> list[Ready]:
+    """Compile whatever no earlier run has compiled, and load all.
 
     Afterwards no call in this process compiles or loads code; and none compiles in any process that finds
-    the files, which then need only be readable. About a minute where nothing has been compiled, less than
-    half a second after that.
+    the files, which then need only be readable. It takes some ten seconds for each dtype if nothing has been
+    compiled, less than half a second after that.
+
+    Parameters
+    ----------
+    dtype : float32 or float64, optional
+        Of the networks that will be called. Default: both.
 
     Returns
     -------
     list of Ready
-        One for each routine and dtype: what was done, and where the code is.
+        One for each dtype: what was done, and where the code is.
     """
-    ready = []
-    for dtype in FLOATS:
+    return list(steps(dtype))
+
+
+def steps(dtype: DTypeLike | None = None) -> Iterator[Ready]:
+    """Yield what `warmup` returns as soon as it is done."""
+    for kind in FLOATS if dtype is None else [network_dtype([], dtype)]:
         start = time.perf_counter()
-        file = cache.file_of(routines.routine(dtype))
-        seconds = time.perf_counter() - start
-        ready.append(Ready(f"routine {dtype}", file.compiled, file.path, seconds))
-        functions.load_all(dtype)
-        records.functions(dtype)
-    return ready
+        routine = routines.routine(kind)
+        file = cache.file_of(routine)
+        if file.compiled:
+            cache.instructions(routine)  # Exported networks consist of these.
+        functions.load_all(kind)
+        records.functions(kind)
+        handles.ready(kind)
+        changes.routine(kind)
+        yield Ready(str(kind), file.compiled, file.path, time.perf_counter() - start)

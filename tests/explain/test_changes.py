@@ -1,5 +1,7 @@
 """What-if and flips against a network called with each changed input."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,6 +46,48 @@ def test_outputs_are_those_at_each_changed_sample(case, candidates, seed):
 def test_a_number_is_for_all_inputs():
     case = Case((9, 20, 4), "tanh")
     assert_exact(case.network(), case.x(), 0.5)
+
+
+def test_a_change_costs_no_forward_pass(monkeypatch):
+    case = Case((200, 100, 10), dtype=np.float32)
+    net, x = case.network(), case.x()
+    expected = net(changed(x, np.zeros((200, 1), np.float32)))
+    monkeypatch.delattr(Network, "__call__")
+    np.testing.assert_allclose(what_if(net, x), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_more_outputs_than_inputs():
+    case = Case((40, 50, 90), "tanh")
+    assert_exact(case.network(), case.x(), np.random.default_rng(0).normal(size=(40, 3)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_what_is_not_finite_or_nearly_so_is_as_in_a_call(value):
+    for widths in ((70, 50, 4), (70, 4), (9, 50, 60)):
+        case = Case(widths, "relu", "identity", np.float32)
+        net, x = case.network(), case.x()
+        x[5] = value
+        to = case.x() * np.float32(0.5)
+        to[7], to[8] = -value, value
+        np.testing.assert_allclose(what_if(net, x, to), net(changed(x, to[:, None])), rtol=1e-4, atol=1e-5)
+
+
+def test_a_value_that_outweighs_all_others_leaves_nothing_behind():
+    for n in (3, 40):
+        case = Case((n, 50, 4), "tanh", dtype=np.float32)
+        net, x = case.network(), case.x()
+        x[2] = 1e9
+        assert_exact(net, x, np.linspace([0] * n, [1e9] * n, 5, axis=1))
+
+
+def test_calls_at_the_same_time_do_not_meet():
+    case = Case((200, 100, 10), "tanh")
+    net = case.network()
+    samples = np.random.default_rng(0).normal(size=(40, 200))
+    expected = [what_if(net, x) for x in samples]
+    with ThreadPoolExecutor(4) as executor:
+        found = list(executor.map(lambda x: what_if(net, x, threads=2), samples))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_flips_are_the_changes_that_make_another_output_the_largest():
@@ -113,6 +157,8 @@ def test_no_candidates_give_no_rows():
 
 
 def test_threads_change_no_bit():
-    case = Case((300, 200, 10), dtype=np.float32)
+    case = Case((600, 400, 10), dtype=np.float32)
     net, x = case.network(), case.x()
-    np.testing.assert_array_equal(what_if(net, x, threads=2), what_if(net, x))
+    to = np.random.default_rng(0).normal(size=(600, 4))
+    to[::50, 3] = np.nan
+    np.testing.assert_array_equal(what_if(net, x, to, threads=3), what_if(net, x, to))

@@ -120,6 +120,7 @@ def test_warmup_leaves_nothing_to_compile():
 import numba.core.event as event
 import numpy as np
 import fastjac
+from fastjac.embedding import value_and_jacobian
 ready = fastjac.warmup()
 print(len(ready), sum(routine.compiled for routine in ready))
 with event.install_recorder("numba:compile") as compiled:
@@ -128,8 +129,13 @@ with event.install_recorder("numba:compile") as compiled:
         net = fastjac.Network([(w1, None), (w2, None)])
         x, b1, b2 = np.ones(8, dtype), np.zeros(32, dtype), np.zeros(4, dtype)
         net(x), net.jacobian(x), net.value_and_jacobian(x), net.vjp(x, b2), net.jvp(x, x)
-        net.value_and_jacobian(np.ones((3, 8), dtype)), net.handle(), net.c_function()
+        y, jac = net.value_and_jacobian(np.ones((3, 8), dtype))
+        net.bind(x, (y[0], jac[0]))(), net.handle(), net.c_function()
         fastjac.value_and_jacobian(x, w1, b1, w2, b2)
+        value_and_jacobian(net.handle(), x, y[0], jac[0])
+        for reduce in ("mean_abs", "class_mean", "frobenius", "spectral"):
+            net.sensitivity(np.ones((3, 8), dtype), reduce)
+        fastjac.explain.what_if(net, x, 0.0)
 print(len(compiled.buffer))
 """
     count = len(FLOATS)
@@ -157,9 +163,26 @@ print(y[0], "numba.np.arrayobj" in sys.modules, rtsys._init)
 def test_the_warmup_command_tells_what_and_where():
     done = subprocess.run([sys.executable, "-m", "fastjac", "warmup"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    *routines, last = done.stdout.splitlines()
-    assert all(re.fullmatch(r"\w+ float(32|64) +(compiled|found) in [\d.]+ s", line) for line in routines)
-    assert last == f"{len(routines)} routines in {Path(os.environ['NUMBA_CACHE_DIR'], 'fastjac')}"
+    *dtypes, last = done.stdout.splitlines()
+    assert [line.split()[0] for line in dtypes] == ["float32", "float64"]
+    assert all(re.fullmatch(r"float(32|64) +(compiled|found) in [\d.]+ s", line) for line in dtypes)
+    assert last == f"in {Path(os.environ['NUMBA_CACHE_DIR'], 'fastjac')}"
+
+
+def test_one_dtype_alone_is_warmed_up():
+    command = [sys.executable, "-m", "fastjac", "warmup", "--dtype", "float32"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("float32 ") and len(done.stdout.splitlines()) == 2
+
+
+def test_whoever_waits_for_the_compiler_is_told(copy, homeless):
+    found, err = run(VALUE, copy, **homeless)
+    assert found == ["-1.0", "compiled"]
+    assert err.splitlines() == [
+        "fastjac: compiling for this processor, some ten seconds; `fastjac warmup` does it ahead"
+    ]
+    assert run(VALUE, copy, **homeless) == (["-1.0", "found"], "")
 
 
 def test_no_layout_or_dtype_compiles_in_a_request():

@@ -5,7 +5,7 @@ import pytest
 
 from fastjac import Network
 from fastjac.kernels.llvm import vectors
-from support.contexts import Watched, packed
+from support.contexts import Watched
 from support.oracles import DTYPES, Case, assert_right
 
 # Far from the limits, which were measured and may move.
@@ -76,9 +76,9 @@ def test_w_is_kept_beside_its_transpose_where_only_some_of_its_rows_are_read(dty
     }
     for widths, layers in beside.items():
         case = Case(widths, "relu", "identity", dtype)
-        assert packed(case.network()).rows.keys() == layers, widths
+        assert case.network().packed.rows.keys() == layers, widths
     smooth = Case((many, many, many, many), "tanh", "identity", dtype)
-    assert packed(smooth.network()).rows.keys() == set()
+    assert smooth.network().packed.rows.keys() == set()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -98,4 +98,4 @@ def test_a_weight_that_is_not_finite_is_read_whatever_unit_is_before_it():
     size = 3 * vectors.panel_width(np.dtype(float))
     weights = Case((size, size, size)).weights()
     weights[1][0][3, 3] = np.inf
-    assert not any(packed(Network(weights)).skips)
+    assert not any(Network(weights).packed.skips)

@@ -27,8 +27,10 @@ class Watched:
         x = np.ascontiguousarray(x, self.net.dtype)
         y = np.empty((*x.shape[:-1], self.net.n_outputs), self.net.dtype)
         jac = np.empty((y.size, self.net.n_inputs), self.net.dtype)
-        routine = routines.routine("value_and_jacobian", self.net.dtype)
-        assert routine(self.context.address, x.ravel(), y.ravel(), jac) == routines.OK
+        routine = routines.routine(self.net.dtype)
+        mode, samples = routines.VALUE_AND_JACOBIAN, x.size // self.net.n_inputs
+        x_at, y_at, jac_at = (array.ctypes.data for array in (x, y, jac))
+        assert routine(self.context.address, mode, samples, x_at, 0, y_at, jac_at) == routines.OK
         return y, jac.reshape(*y.shape, self.net.n_inputs)
 
     def memory(self, field, *shape, dtype=None):

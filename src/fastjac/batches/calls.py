@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastjac.arguments import as_outputs, as_samples, check_array
+from fastjac.arguments import PLAIN, as_outputs, as_samples, check_array
 from fastjac.batches import threads
 from fastjac.batches.chunks import (
     GROUP,
@@ -156,11 +156,19 @@ class Calls:
         values: Iterable[Any] = given.values()
         for value in values:
             kind = type(value)
-            array = (
-                value if kind is np.ndarray else np.array(value) if kind is list or kind is tuple else None
-            )
+            if kind is np.ndarray:
+                array = value
+            elif kind is list or kind is tuple:
+                try:
+                    array = np.array(value)
+                except (TypeError, ValueError, RuntimeError):
+                    return False
+                if array.ndim > 1 and not PLAIN.issuperset(map(type, value)):
+                    return False
+            else:
+                return False
             # An output may overlap an array that was converted, and the long way says so.
-            if array is None or (kind is np.ndarray and out is not None) or array.size > SHORT:
+            if (kind is np.ndarray and out is not None) or array.size > SHORT:
                 return False
             if array.dtype is not dtype:
                 if array.dtype.kind not in "biuf":

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check every sample and print the worst; exit code 1 if a Jacobian is wrong or none could be checked."""
     net = read_network(args.model)
-    rows = np.atleast_2d(read_inputs(args.inputs, net.n_inputs))
+    rows = np.atleast_2d(read_inputs(args.inputs, net.n_inputs, net.input_names))
     if not len(rows):
         raise CommandError(f"{args.inputs} has no samples")
     reports = []

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     net = read_network(args.model)
     if args.index is not None and not 0 <= args.index < net.n_outputs:
         raise CommandError(f"--index is {args.index}, but the network's outputs are 0 to {net.n_outputs - 1}")
-    x = read_inputs(args.inputs, net.n_inputs)
+    x = read_inputs(args.inputs, net.n_inputs, net.input_names)
 
     start = time.perf_counter()
     summary = Summary(net, args.index, totals=args.plot is not None)

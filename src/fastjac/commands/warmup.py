@@ -5,23 +5,29 @@ from __future__ import annotations
 import argparse
 import warnings
 
-import fastjac
 from fastjac.commands import CommandError
+from fastjac.precompile import steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare no argument: ``NUMBA_CACHE_DIR`` names the folder of the cache."""
+    """Declare the command's argument; ``NUMBA_CACHE_DIR`` names the folder of the cache."""
+    parser.add_argument("--dtype", choices=("float64", "float32"), help="of the networks (default: both)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was compiled and where it is; a cache that cannot be written is a mistake."""
+    """Print what is compiled and where it is; a cache that cannot be written is a mistake."""
+    folders = set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # told below
-        ready = fastjac.warmup()
-    folders = {routine.path.parent for routine in ready if routine.path}
-    if any(routine.path is None for routine in ready):
-        raise CommandError("compiled code can be written to no folder: set NUMBA_CACHE_DIR to one that can")
-    for routine in ready:
-        print(f"{routine.name:30} {'compiled' if routine.compiled else 'found'} in {routine.seconds:.2f} s")
-    print(f"{len(ready)} routines in {', '.join(str(folder) for folder in sorted(folders))}")
+        for ready in steps(args.dtype):
+            if ready.path is None:
+                raise CommandError(
+                    "compiled code can be written to no folder: set NUMBA_CACHE_DIR to one that can"
+                )
+            folders.add(ready.path.parent)
+            print(
+                f"{ready.name}  {'compiled' if ready.compiled else 'found'} in {ready.seconds:.2f} s",
+                flush=True,
+            )
+    print(f"in {', '.join(str(folder) for folder in sorted(folders))}")
     return 0

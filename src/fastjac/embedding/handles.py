@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import errors, njit, types
+from numba import errors, from_dtype, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from fastjac.embedding import records
+from fastjac.kernels.cache import Overloads
 from fastjac.kernels.context import Context
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
 from fastjac.kernels.packing import Packed
@@ -175,3 +176,15 @@ def value_and_jacobian(handle, x, y, jac):
     if jac.shape[0] != m or jac.shape[1] != n:
         return MISMATCH
     return _call(handle, x, y, jac)
+
+
+value_and_jacobian._cache = Overloads("embedding", __name__)
+
+
+def ready(dtype: np.dtype[Any]) -> None:
+    """Compile or load `value_and_jacobian` for calls from Python."""
+    element = from_dtype(dtype)
+    y, jac = types.Array(element, 1, "C"), types.Array(element, 2, "C")
+    for readonly in (False, True):
+        x = types.Array(element, 1, "C", readonly=readonly)
+        value_and_jacobian.compile((types.Array(types.int64, 1, "C"), x, y, jac))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac.arguments import real_array
-from fastjac.batches.threads import Threads
+from fastjac.batches import threads as pool
+from fastjac.batches.chunks import LONGEST, SHORTEST, helpers, sample_costs
+from fastjac.batches.threads import Threads, thread_count
 from fastjac.explain.names import input_names, output_names
+from fastjac.kernels import changes as kernel
+from fastjac.kernels.context import Context
 from fastjac.network import Network
 
 Array = NDArray[Any]
+Work = Callable[[int, int], None]
 BLOCK_BYTES = 1 << 20  # of changed samples that are made at a time
 
 
@@ -64,16 +71,33 @@ def what_if(net: Network, x: ArrayLike, to: ArrayLike = 0.0, *, threads: Threads
     ------
     ValueError, TypeError
         If a shape or a dtype does not fit; the message names the argument.
+
+    Notes
+    -----
+    Nothing is linearised. A change moves the first layer's pre-activations by a multiple of one row of its
+    weights, ``z + (to - x[n]) w1[n]``, and one compiled routine takes many changes through all that follows.
+    So a change costs what the layers behind the first cost. The network is called with a changed sample as
+    it is where the update would be less exact: where a pre-activation is not finite, and where the old value
+    outweighed all that is left. So it is for networks of more outputs than inputs, whose weights are packed
+    the other way.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastjac import Network
+    >>> net = Network([(np.eye(2), None)], head="relu")
+    >>> what_if(net, [1.0, 2.0], -3.0)
+    array([[0., 2.],
+           [1., 0.]])
     """
     sample, candidates = _arguments(net, x, to)
     table = candidates.reshape(net.n_inputs, candidates.size // net.n_inputs)
-    y = np.empty((table.size, net.n_outputs), net.dtype)
-    rows = max(1, BLOCK_BYTES // (net.n_inputs * net.dtype.itemsize))
-    for start in range(0, table.size, rows):
-        inputs, columns = np.divmod(np.arange(start, min(start + rows, table.size)), table.shape[1])
-        changed = np.tile(sample, (len(inputs), 1))
-        changed[np.arange(len(inputs)), inputs] = table[inputs, columns]
-        net(changed, out=y[start : start + len(inputs)], threads=threads)
+    y = np.empty((*table.shape, net.n_outputs), net.dtype)
+    updates = _updates(net)
+    work = _calls(net, sample, table, y)
+    if updates.possible:
+        work = updates.prepare(sample, table, y, work)
+    pool.run(work, *updates.shares(table.shape[1], thread_count(threads)))
     return y.reshape(*candidates.shape, net.n_outputs)
 
 
@@ -122,11 +146,94 @@ def flips(net: Network, x: ArrayLike, to: ArrayLike = 0.0, *, threads: Threads =
 def _arguments(net: Network, x: ArrayLike, to: ArrayLike) -> tuple[Array, Array]:
     """Return ``x`` (N,), and ``to`` (N,) or (N, K), in the network's dtype."""
     n = net.n_inputs
-    sample, candidates = real_array(x, "x"), real_array(to, "to")
+    names = net.input_names
+    sample, candidates = real_array(x, "x", names), real_array(to, "to", names if np.ndim(to) < 2 else None)
     if sample.shape != (n,):
         raise ValueError(f"x has shape {sample.shape}, expected ({n},)")
     if candidates.ndim == 0:
-        candidates = np.broadcast_to(candidates, n)
+        candidates = np.full(n, candidates)
     if candidates.ndim > 2 or candidates.shape[0] != n:
         raise ValueError(f"to has shape {candidates.shape}, expected (), ({n},) or ({n}, K)")
-    return sample.astype(net.dtype), candidates.astype(net.dtype)
+    return sample.astype(net.dtype), candidates.astype(net.dtype, order="C")
+
+
+def _calls(net: Network, sample: Array, to: Array, y: Array) -> Work:
+    """Return a function that writes ``y[start:stop]`` by calls of the network with changed samples."""
+    each, rows = to.shape[1], max(1, BLOCK_BYTES // sample.nbytes)
+    outputs = y.reshape(to.size, net.n_outputs)
+
+    def work(start: int, stop: int) -> None:
+        for first in range(start * each, stop * each, rows):
+            numbers = np.arange(first, min(first + rows, stop * each))
+            changed = np.tile(sample, (len(numbers), 1))
+            changed[np.arange(len(numbers)), numbers // each] = to.reshape(-1)[numbers]
+            net(changed, out=outputs[first : first + len(numbers)])
+
+    return work
+
+
+class _Updates:
+    """What the changes of a network need besides it: made once, and kept as long as it lives.
+
+    Attributes
+    ----------
+    possible : bool
+        Whether the compiled routine can read the network's weights.
+    """
+
+    def __init__(self, net: Network) -> None:
+        first, *rest = net.layers
+        self.possible = not any(net.packed.forward)
+        self._packed, self._n_inputs = net.packed, net.n_inputs
+        self._largest = np.abs(first.w).max(axis=1)
+        self._width = net.packed.target.panel_width(net.dtype)
+        self._free: list[Context] = []
+        units = first.b.size + sum(layer.b.size for layer in rest)
+        cost = 1000 + 2 * (first.b.size + sum(layer.w.size for layer in rest) + 30 * units)
+        self._cost = cost if self.possible else sample_costs(net.packed)[0]
+
+    def shares(self, each: int, n_threads: int) -> tuple[Iterator[tuple[int, int]], int]:
+        """Return the inputs that are taken at a time, whole panels of them, and how many threads help."""
+        cost = self._cost * max(each, 1)
+        total = cost * self._n_inputs
+        share = LONGEST if n_threads == 1 else min(LONGEST, max(SHORTEST, total // (4 * n_threads)))
+        step = max(1, share // (cost * self._width)) * self._width
+        starts = range(0, self._n_inputs if each else 0, step)
+        spans = ((start, min(start + step, self._n_inputs)) for start in starts)
+        return spans, helpers(self._n_inputs, cost, n_threads)
+
+    def prepare(self, sample: Array, to: Array, y: Array, call: Work) -> Work:
+        """Return a function that writes ``y[start:stop]``, as ``call`` does at more cost."""
+        routine, width, outputs = kernel.routine(y.dtype), self._width, y.reshape(len(y), -1)
+        # The update takes an old value out of a sum, but leaves its share of the rounding there. That counts
+        # where the value outweighed all others; it is one input's at most.
+        weights = np.abs(sample) * self._largest
+        n = int(weights.argmax())
+        outweighs = 2 * weights[n] > weights.sum()
+
+        def work(start: int, stop: int) -> None:
+            try:
+                context = self._free.pop()
+            except IndexError:
+                context = Context(self._packed)
+            done = start
+            while done < stop:
+                done += routine(context.address, sample, to, done, outputs[done:stop])
+                if done < stop:
+                    call(done, min(done + width, stop))
+                    done += width
+            self._free.append(context)
+            if outweighs and start <= n < stop:
+                call(n, n + 1)
+
+        return work
+
+
+_made: WeakKeyDictionary[Network, _Updates] = WeakKeyDictionary()
+
+
+def _updates(net: Network) -> _Updates:
+    try:
+        return _made[net]
+    except KeyError:
+        return _made.setdefault(net, _Updates(net))

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from fastjac.explain.attribution import Attribution
+
+class Drawn(Protocol):
+    """What is drawn of an `Attribution`."""
+
+    @property
+    def values(self) -> NDArray[Any]: ...  # noqa: D102
+    @property
+    def outputs(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def method(self) -> str: ...  # noqa: D102
+    @property
+    def x(self) -> NDArray[Any] | None: ...  # noqa: D102
+
+    def top(self, output: int, k: int) -> Sequence[tuple[str, float]]:
+        """Return the ``k`` strongest inputs of an output, by name."""
+
 
 # The ends of matplotlib's RdBu: also people who see no red or no green tell them apart.
 POSITIVE, NEGATIVE, DIVERGING = "#b2182b", "#2166ac", "RdBu_r"
-MOST_ACROSS = 5
+MOST_ACROSS = 6
 
 
-def bars(attribution: Attribution, outputs: Sequence[int], k: int) -> Figure:
+def bars(attribution: Drawn, outputs: Sequence[int], k: int) -> Figure:
     """Return a panel for each of ``outputs``: bars of its ``k`` strongest inputs, the strongest on top."""
     tops = [attribution.top(m, k) for m in outputs]
     figure, panels = _panels(len(outputs), (4.0, 0.8 + 0.22 * max(len(top) for top in tops)))
@@ -33,7 +48,7 @@ def bars(attribution: Attribution, outputs: Sequence[int], k: int) -> Figure:
     return figure
 
 
-def pictures(attribution: Attribution, outputs: Sequence[int], shape: tuple[int, int]) -> Figure:
+def pictures(attribution: Drawn, outputs: Sequence[int], shape: tuple[int, int]) -> Figure:
     """Return the input, where it is known, and a picture for each of ``outputs``."""
     beside = attribution.x is not None
     figure, panels = _panels(len(outputs) + beside, (1.8, 1.8 * max(shape[0] / shape[1], 0.3) + 0.3))
@@ -57,8 +72,8 @@ def pictures(attribution: Attribution, outputs: Sequence[int], shape: tuple[int,
 
 def _panels(count: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:
     """Return a figure with ``count`` panels of ``size`` inches in rows."""
-    across = min(count, MOST_ACROSS)
-    down = math.ceil(count / across)
+    down = math.ceil(count / MOST_ACROSS)
+    across = math.ceil(count / down)
     figure = Figure(figsize=(across * size[0] + 1.0, down * size[1] + 0.5), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes in panels[count:]:

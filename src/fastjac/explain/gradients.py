@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from operator import index
 from typing import Any, Literal
 
@@ -14,17 +12,10 @@ from fastjac.arguments import as_samples, real_array
 from fastjac.batches.threads import Threads
 from fastjac.explain.attribution import Attribution
 from fastjac.explain.names import input_names, output_names
+from fastjac.explain.sums import Place, gauss_legendre, weighted_jacobians
 from fastjac.network import Network
 
 Array = NDArray[Any]
-Place = Callable[[int, int, Array], object]
-
-# Jacobians that are made before they are summed: few enough for the third cache, and enough for the kernels
-# to take many samples together where there is room.
-BLOCK_BYTES = 4 << 20
-FEW, FEW_BYTES = 16, 1 << 25
-# Nodes of a Gauss-Legendre rule cost the cube of their number.
-MOST_NODES = 128
 
 
 def saliency(net: Network, x: ArrayLike, *, threads: Threads = 1) -> Attribution:
@@ -124,7 +115,7 @@ def smooth_grad(
     beyond the result does not grow with ``samples`` or the batch.
     """
     given, count = _samples(net, x), _count(samples, "samples")
-    deviation = real_array(noise, "noise").astype(net.dtype)
+    deviation = real_array(noise, "noise", net.input_names).astype(net.dtype)
     if deviation.shape not in ((), (net.n_inputs,)):
         raise ValueError(f"noise has shape {deviation.shape}, expected () or ({net.n_inputs},)")
     if not (np.isfinite(deviation) & (deviation >= 0)).all():
@@ -137,7 +128,7 @@ def smooth_grad(
         return lambda start, stop, out: np.add(rows[start:stop, None], offsets, out=out)
 
     weights = np.full(count, 1 / count, net.dtype)
-    values = _weighted_jacobians(net, len(rows), weights, place, threads)
+    values = weighted_jacobians(net, len(rows), weights, place, threads)
     return _attribution(net, "smooth_grad", values, given)
 
 
@@ -177,16 +168,17 @@ def integrated_gradients(
     --------
     >>> import numpy as np
     >>> from fastjac import Network
-    >>> net = Network([(np.eye(2), None)], head="tanh", input_names=["age", "income"])
-    >>> gradients = integrated_gradients(net, [1.0, -2.0])
-    >>> np.round(gradients, 4)
-    array([[ 0.7616,  0.    ],
-           [-0.    , -0.964 ]])
-    >>> gradients.top(1, 1)
-    [('income', -0.96402...)]
+    >>> names = {"input_names": ["age", "income"], "output_names": ["yes", "no"]}
+    >>> net = Network([([[2.0, 0.5], [1.0, -1.0]], None)], head="identity", **names)
+    >>> gradients = integrated_gradients(net, [1.0, 3.0])
+    >>> np.round(gradients, 6)
+    array([[ 2. ,  3. ],
+           [ 0.5, -3. ]])
+    >>> [name for name, value in gradients.top("no")]
+    ['income', 'age']
     """
     given, count = _samples(net, x), _count(steps, "steps")
-    start_of = real_array(baseline, "baseline").astype(net.dtype)
+    start_of = real_array(baseline, "baseline", net.input_names).astype(net.dtype)
     if start_of.shape not in ((), (net.n_inputs,), given.shape):
         expected = ", ".join(map(str, dict.fromkeys(((), (net.n_inputs,), given.shape))))
         raise ValueError(f"baseline has shape {start_of.shape}, expected one of {expected}")
@@ -195,7 +187,7 @@ def integrated_gradients(
     # A baseline that all samples share stays one.
     rows = begin.reshape(shape) if start_of.ndim > 1 else np.broadcast_to(start_of, net.n_inputs)[None]
     lines = (given - begin).reshape(shape)
-    nodes, weights = (part.astype(net.dtype) for part in _rule(count))
+    nodes, weights = (part.astype(net.dtype) for part in gauss_legendre(count))
 
     def place(first: int, last: int) -> Place:
         t = nodes[first:last, None]
@@ -206,7 +198,7 @@ def integrated_gradients(
 
         return points
 
-    values = _weighted_jacobians(net, len(lines), weights, place, threads)
+    values = weighted_jacobians(net, len(lines), weights, place, threads)
     values *= lines[:, None]
     attribution = values.reshape(*given.shape[:-1], net.n_outputs, net.n_inputs)
     change = net(given, threads=threads).astype(np.float64) - _outputs(net, start_of, begin, threads)
@@ -252,7 +244,7 @@ def importance(
     """
     if reduce not in ("mean_abs", "class_mean"):
         raise ValueError(f"reduce is {reduce!r}, expected 'mean_abs' or 'class_mean'")
-    factors = np.ones(net.n_inputs) if scale is None else real_array(scale, "scale")
+    factors = np.ones(net.n_inputs) if scale is None else real_array(scale, "scale", net.input_names)
     if factors.shape != (net.n_inputs,):
         raise ValueError(f"scale has shape {factors.shape}, expected ({net.n_inputs},)")
     if not (np.isfinite(factors) & (factors > 0)).all():
@@ -262,7 +254,7 @@ def importance(
 
 def _samples(net: Network, x: ArrayLike) -> Array:
     """Return ``x`` (..., N) C-contiguous in the network's dtype: its own copy."""
-    return np.array(as_samples(x, "x", net.n_inputs), net.dtype, order="C")
+    return np.array(as_samples(x, "x", net.n_inputs, net.input_names), net.dtype, order="C")
 
 
 def _count(value: int, name: str) -> int:
@@ -283,47 +275,8 @@ def _attribution(
     return Attribution(method, shaped, input_names(net), output_names(net), x, completeness)
 
 
-def _weighted_jacobians(
-    net: Network, count: int, weights: Array, place: Callable[[int, int], Place], threads: Threads
-) -> Array:
-    """Return ``sum_k weights[k] J(point k)`` for each of ``count`` samples, (count, M, N).
-
-    ``place(first, last)`` returns a function that writes the points ``first`` to ``last`` of the samples
-    ``start`` to ``stop`` into an array (stop - start, last - first, N). It is called once, in order, for each
-    part of the points.
-    """
-    n, m = net.n_inputs, net.n_outputs
-    size = n * m * net.dtype.itemsize
-    room = max(1, min(FEW, FEW_BYTES // size), BLOCK_BYTES // size)
-    across = min(room, len(weights))
-    samples = min(max(1, room // across), max(count, 1))
-    points = np.empty((samples * across, n), net.dtype)
-    y, jac = np.empty((len(points), m), net.dtype), np.empty((len(points), m, n), net.dtype)
-    total = np.zeros((count, m * n), net.dtype)
-    for first in range(0, len(weights), across):
-        part = weights[first : first + across]
-        write = place(first, first + len(part))
-        for start in range(0, count, samples):
-            stop = min(start + samples, count)
-            used = (stop - start) * len(part)
-            write(start, stop, points[:used].reshape(stop - start, len(part), n))
-            net.value_and_jacobian(points[:used], out=(y[:used], jac[:used]), threads=threads)
-            total[start:stop] += part @ jac[:used].reshape(stop - start, len(part), m * n)
-    return total.reshape(count, m, n)
-
-
 def _outputs(net: Network, baseline: Array, begin: Array, threads: Threads) -> Array:
     """Return the outputs at the baseline of each sample, computed once where all share it."""
     if baseline.ndim > 1:
         return net(begin, threads=threads)
     return net(np.broadcast_to(baseline, net.n_inputs))
-
-
-@functools.lru_cache
-def _rule(steps: int) -> tuple[Array, Array]:
-    """Return nodes and weights (steps,) of Gauss-Legendre rules on equal parts of 0 to 1."""
-    parts = -(-steps // MOST_NODES)
-    counts = [steps // parts + (i < steps % parts) for i in range(parts)]
-    rules = [np.polynomial.legendre.leggauss(count) for count in counts]
-    nodes = [(i + (t + 1) / 2) / parts for i, (t, _) in enumerate(rules)]
-    return np.concatenate(nodes), np.concatenate([w / (2 * parts) for _, w in rules])

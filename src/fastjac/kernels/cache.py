@@ -138,6 +138,37 @@ class File:
         self.write(_reduced(result))
 
 
+class Overloads:
+    """What numba's dispatcher takes for its cache: a file for each signature of a function.
+
+    Functions that call this one copy its instructions, so these are kept beside the machine code.
+    """
+
+    cache_path = None
+
+    def __init__(self, name: str, module_name: str) -> None:
+        self._name, self._module_name = name, module_name
+
+    def _file(self, signature: Any) -> File:
+        digest = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
+        return File(f"{self._name}-{digest}", self._module_name)
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """Return what `save_overload` was given, in whatever process, or None."""
+        payload = self._file(signature).read()
+        if payload is None:
+            return None
+        reduced, bitcode = pickle.loads(payload)
+        result = _rebuilt(context, reduced)
+        result.library._get_module_for_linking = functools.cache(lambda: binding.parse_bitcode(bitcode))
+        return result
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Keep a compiled function."""
+        bitcode = result.library._get_module_for_linking().as_bitcode()
+        self._file(signature).write(pickle.dumps((_reduced(result), bitcode)))
+
+
 def _reduced(result: Any) -> bytes:
     """Return what `_rebuilt` makes the compiled routine of again, in a tenth of the time that numba takes."""
     (name, kind, (code, _)), descriptor, *parts, _ = result._reduce()
@@ -182,6 +213,14 @@ def _warn_in_memory() -> None:
     )
 
 
+@functools.cache
+def _announce() -> None:
+    print(
+        "fastjac: compiling for this processor, some ten seconds; `fastjac warmup` does it ahead",
+        file=sys.stderr,
+    )
+
+
 _compiled: dict[str, Any] = {}
 
 
@@ -189,10 +228,10 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
     return numba.njit(nogil=True, error_model="numpy", **OUTERMOST)(function)
 
 
-def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
+def compiled(function: Callable[..., Any], name: str, signature: Any, is_slow: bool = False) -> Any:
     """Return ``function`` compiled for ``signature`` alone, from its file where there is one.
 
-    ``name`` tells it from all others.
+    ``name`` tells it from all others. If it ``is_slow`` to compile, a line on standard error says so.
     """
     with global_compiler_lock:  # Threads that want the same function wait for the first.
         if name not in _compiled:
@@ -200,7 +239,9 @@ def compiled(function: Callable[..., Any], name: str, signature: Any) -> Any:
             copy = python_types.FunctionType(code, function.__globals__, name, None, closure)
             copy.__qualname__ = name
             dispatcher = _dispatcher(copy)
-            dispatcher._cache = File(name)
+            dispatcher._cache = file = File(name)
+            if is_slow and file.read() is None:
+                _announce()
             dispatcher.compile(signature)
             dispatcher.disable_compile()
             _compiled[name] = dispatcher

@@ -197,31 +197,45 @@ def _forward_block(dtype, context, layers, x, y):
         exchange(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
     at = context.block_x
     for layer in layers:
-        rows = layer.fan_out
-        tabulate(dtype, context.units, layer.fan_in, rows * row, False, context.table)
-        blocks, units = blocks_of(dtype, context, layer.fan_in)
-        for block in range(blocks):
-            first = block * units
-            product(
-                dtype,
-                (rows, width, 1, MR),
-                (smaller(units, layer.fan_in - first), context.table + 16 * first),
-                (layer.w, 0),
-                (at, 0),
-                (layer.block_a, 0, context.panel_rows),
-                (layer.block_a if block else 0, 0),
-            )
-        at = layer.block_a
-        scale(dtype, rows, width, at, layer.minus_b, size, context.ones, at)
-        a = vector(dtype, at, rows * width)
-        if not all_finite(a):
+        times_w_block(dtype, context, layer, at)
+        if not activate_block(dtype, context, layer):
             return False
-        activate(layer.activation, layer.parameter, a, vector(dtype, context.block_slope, rows * width))
-        if layer.activation >= SOFTMAX:
-            _head_block(dtype, context, layer)
+        at, rows = layer.block_a, layer.fan_out
         exchange(dtype, context.block_slope, row, rows, width, layer.slopes, vector_bytes(dtype, rows))
     exchange(dtype, at, row, context.n_outputs, width, y, context.n_outputs * size)
     context.finite = True
+    return True
+
+
+@inner
+def times_w_block(dtype, context, layer, x):
+    """Write ``x @ w + b`` of a layer for a block of samples, one panel (fan_in, samples), to `block_a`."""
+    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
+    tabulate(dtype, context.units, layer.fan_in, rows * width * size, False, context.table)
+    blocks, units = blocks_of(dtype, context, layer.fan_in)
+    for block in range(blocks):
+        first = block * units
+        product(
+            dtype,
+            (rows, width, 1, MR),
+            (smaller(units, layer.fan_in - first), context.table + 16 * first),
+            (layer.w, 0),
+            (x, 0),
+            (layer.block_a, 0, context.panel_rows),
+            (layer.block_a if block else 0, 0),
+        )
+    scale(dtype, rows, width, layer.block_a, layer.minus_b, size, context.ones, layer.block_a)
+
+
+@inner
+def activate_block(dtype, context, layer):
+    """Make outputs of a block's pre-activations, slopes and the head; return whether all are finite."""
+    a = vector(dtype, layer.block_a, layer.fan_out * panel_width(dtype))
+    if not all_finite(a):
+        return False
+    activate(layer.activation, layer.parameter, a, vector(dtype, context.block_slope, a.size))
+    if layer.activation >= SOFTMAX:
+        _head_block(dtype, context, layer)
     return True
 
 

@@ -130,7 +130,7 @@ def routine(dtype: np.dtype[Any]) -> Any:
     def run(at, mode, samples, x, given, y, out):
         return _run(dtype, at, mode, samples, x, given, y, out)
 
-    return compiled(run, f"routine_{dtype}", types.intp(*_ARGUMENTS))
+    return compiled(run, f"routine_{dtype}", types.intp(*_ARGUMENTS), is_slow=True)
 
 
 def routine_type() -> ir.FunctionType:

@@ -52,10 +52,14 @@ def inner_loop(name, element, emit):
 def tile_loop(name, element, rows, width=target.NV):
     """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
 
-    def emit(vectors, panels, k, a, a_panel, b, b_panel, *others):
-        # As in a network: the rows of B are as far apart as those of a panel.
-        b_stride = vectors.INT(target.NV * vectors.target.vector_bytes)
-        tiles.emit_tiles(vectors, rows, width, panels, k, a, a_panel, b, b_panel, b_stride, *others[:7])
+    def emit(emitter, k, table, a, b, c, c_rows, sums, spare, *_):
+        def place(position):
+            pair = emitter.builder.add(table, emitter.builder.mul(position, vectors.INT(16)))
+            offsets = [emitter.builder.load(emitter.at(pair, i, vectors.INT), align=8) for i in (0, 8)]
+            return tuple(emitter.builder.add(*each) for each in zip((a, b), offsets, strict=True))
+
+        is_first = ir.IntType(1)(1)
+        tiles.emit_case(emitter, rows, width, k, place, c, c_rows, sums, spare, is_first)
 
     return inner_loop(name, element, emit)
 
@@ -104,7 +108,9 @@ def emit_dots(rows, vectors, *others):
 
 
 SMALL = {
-    "add": lambda vectors, *others: vectors.builder.zext(lanes.emit_add(vectors, *others[:3]), vectors.INT),
+    "add": lambda vectors, *others: vectors.builder.zext(
+        lanes.emit_add(vectors, *others[:3]), ir.IntType(64)
+    ),
     "divide": lambda vectors, *others: lanes.emit_divide(
         vectors, *others[:2], vectors.builder.load(vectors.at(others[2], 0, vectors.element)), others[3]
     ),

@@ -76,7 +76,7 @@ def emit_product(
 
     cases = {
         NV * n + width - 1: functools.partial(
-            _emit_case, vectors, n, width, k, place, to, offsets, sums, spare, is_first
+            emit_case, vectors, n, width, k, place, to, offsets, sums, spare, is_first
         )
         for n in range(1, vectors.target.tile_rows + 1)
         for width in range(1, NV + 1)
@@ -105,7 +105,7 @@ def _emit_even_split(
     return found[0], found[1], found[2]
 
 
-def _emit_case(
+def emit_case(
     vectors: Vectors,
     rows: int,
     width: int,
@@ -172,10 +172,13 @@ def emit_tile(
         return loop.i, loop.values
 
     position, acc = run(INT(0), chains, begin + [vectors.zero] * ((chains - 1) * share))
-    while len(acc) > share:
-        last = acc[-share:]
-        acc = acc[:-share]
-        acc[-share:] = [builder.fadd(*pair) for pair in zip(acc[-share:], last, strict=True)]
+    parts = [acc[i * share : (i + 1) * share] for i in range(chains)]
+    while len(parts) > 1:
+        half = (len(parts) + 1) // 2
+        for part, other in zip(parts, parts[half:], strict=False):
+            part[:] = [builder.fadd(*pair) for pair in zip(part, other, strict=True)]
+        parts = parts[:half]
+    (acc,) = parts
     if chains > 1:
         _, acc = run(position, 1, acc)
     return acc
