@@ -75,7 +75,7 @@ def test_odd_names_parameters_and_weights_survive(suffix, slope, names, weight, 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert same(load(path), net)
-    messages = ["layer 1, 2 of 2 has NaN among its weights"] if np.isnan(weight) else []
+    messages = [f"layer {number}: w{number} contains NaN" for number in (1, 2)] if np.isnan(weight) else []
     assert [str(warning.message) for warning in caught] == messages
 
 
@@ -317,6 +317,8 @@ def test_other_names(tmp_path):
         match=r"m\.txt ends in '\.txt', expected one of \.npz, \.safetensors, .*\.nnet",
     ):
         load(tmp_path / "m.txt")
+    with pytest.raises(ModelError, match=r"'m\\x00\.npz' is not the name of a file"):
+        load("m\0.npz")
     with pytest.raises(FileNotFoundError, match=r"m\.npz"):
         load(tmp_path / "m.npz")
     (tmp_path / "d.npz").mkdir()

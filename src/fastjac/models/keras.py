@@ -23,7 +23,6 @@ from fastjac.models.folding import (
     normalisation,
     scale,
 )
-from fastjac.models.limits import warned
 from fastjac.network import Network
 
 Shape = tuple[int | None, ...]
@@ -61,7 +60,7 @@ def from_keras(model: Any) -> Network:
         raise TypeError(f"model must be a keras.Model of Keras 3, got {type(model).__name__}")
     steps = [step for layer, shape in _chain(model) for step in steps_of(layer, shape)]
     wide = any(str(weight.dtype) == "float64" for weight in model.weights)
-    return warned(fold(steps, np.float64 if wide else np.float32, size_of(model.input_shape)))
+    return fold(steps, np.float64 if wide else np.float32, size_of(model.input_shape))
 
 
 def _chain(model: Any) -> list[tuple[Any, Shape]]:

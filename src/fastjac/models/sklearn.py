@@ -20,7 +20,6 @@ from fastjac.models.folding import (
     fold,
     scale,
 )
-from fastjac.models.limits import warned
 from fastjac.network import Network
 
 
@@ -60,14 +59,13 @@ def from_sklearn(estimator: Any) -> Network:
     names = getattr(estimator, "feature_names_in_", None)
     classes = getattr(parts.predictor, "classes_", None)
     weights = getattr(parts.predictor, "coefs_", None) or [np.asarray(parts.predictor.coef_)]
-    net = fold(
+    return fold(
         steps,
         network_dtype(weights, None),
         (*parts.transformers, parts.predictor)[0].n_features_in_,
         input_names=None if names is None else [str(name) for name in names],
         output_names=None if classes is None else [str(name) for name in classes],
     )
-    return warned(net)
 
 
 class _Parts(NamedTuple):

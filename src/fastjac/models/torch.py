@@ -20,7 +20,6 @@ from fastjac.models.folding import (
     normalisation,
     scale,
 )
-from fastjac.models.limits import warned
 from fastjac.network import Network
 
 _Reader = Callable[[Any, str], list[Step]]
@@ -59,7 +58,7 @@ def from_torch(module: Any) -> Network:
     with torch.no_grad():
         steps = list(_steps(module, ""))
     wide = any(parameter.dtype == torch.float64 for parameter in module.parameters())
-    return warned(fold(steps, np.float64 if wide else np.float32))
+    return fold(steps, np.float64 if wide else np.float32)
 
 
 def _steps(module: Any, name: str) -> Iterator[Step]:
