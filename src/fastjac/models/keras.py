@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastjac.layers import Activation
-from fastjac.models.folding import (
+from fastjac.models.folding import fold
+from fastjac.models.steps import (
     IDENTITY,
     Float64,
     Step,
@@ -19,7 +20,6 @@ from fastjac.models.folding import (
     as_float64,
     clip,
     computes_as,
-    fold,
     normalisation,
     scale,
 )

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from fastjac.layers import Activation
 from fastjac.models.containers import Arrays, check_text, open_zip
-from fastjac.models.folding import Step, fold
+from fastjac.models.folding import fold
 from fastjac.models.hdf5 import read_hdf5
 from fastjac.models.keras import FileLayer, Shape, size_of, steps_of
 from fastjac.models.limits import MOST_LAYERS, Budget, network
 from fastjac.models.params import Activations, check_activations, layers_of
+from fastjac.models.steps import Step
 from fastjac.network import Network
 
 _MODELS = ("Sequential", "Functional", "Model")

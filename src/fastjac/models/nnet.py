@@ -8,8 +8,9 @@ import itertools
 import numpy as np
 
 from fastjac.layers import Activation
-from fastjac.models.folding import Float64, Step, affine, clip, fold, scale
+from fastjac.models.folding import fold
 from fastjac.models.limits import Budget
+from fastjac.models.steps import Float64, Step, affine, clip, scale
 from fastjac.network import Network
 
 _LONGEST_LINE = 10**6

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastjac.layers import Activation, network_dtype
-from fastjac.models.folding import (
+from fastjac.models.folding import fold
+from fastjac.models.steps import (
     IDENTITY,
     Scale,
     Select,
@@ -17,7 +18,6 @@ from fastjac.models.folding import (
     as_float64,
     both_columns,
     computes_as,
-    fold,
     scale,
 )
 from fastjac.network import Network

@@ -9,17 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastjac.layers import Activation
-from fastjac.models.folding import (
-    Float64,
-    Step,
-    activation_of,
-    affine,
-    clip,
-    computes_as,
-    fold,
-    normalisation,
-    scale,
-)
+from fastjac.models.folding import fold
+from fastjac.models.steps import Float64, Step, activation_of, affine, clip, computes_as, normalisation, scale
 from fastjac.network import Network
 
 _Reader = Callable[[Any, str], list[Step]]

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac.layers import Activation
-from fastjac.models.folding import Affine, Step, activation_of, affine, both_columns, normalisation, scale
 from fastjac.models.onnx.patterns import COMPLEMENT, FUNCTIONS, X, combine, has_factors
 from fastjac.models.onnx.reader import Reader
 from fastjac.models.onnx.shapes import flatten, reshape, squeeze, transpose, unsqueeze
 from fastjac.models.onnx.tensors import FLOATS
 from fastjac.models.onnx.values import Base, Limits, Node, Value
+from fastjac.models.steps import Affine, Step, activation_of, affine, both_columns, normalisation, scale
 
 
 def apply(reader: Reader, node: Node, data: list[str]) -> Value:

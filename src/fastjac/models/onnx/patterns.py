@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from fastjac.layers import Activation
-from fastjac.models.folding import Step, scale
+from fastjac.models.steps import Step, scale
 
 
 class Factor(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.models.folding import Float64, as_float64
 from fastjac.models.onnx.patterns import X, activation_steps
 from fastjac.models.onnx.tensors import Tensors
 from fastjac.models.onnx.values import Node, Value
+from fastjac.models.steps import Float64, as_float64
 
 
 class Reader:

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from fastjac.models.folding import Step, clip
 from fastjac.models.onnx.patterns import Above, Terms, X
+from fastjac.models.steps import Step, clip
 
 
 class _Batch:
