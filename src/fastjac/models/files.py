@@ -40,7 +40,7 @@ _REFUSED = {
 
 
 class ModelError(ValueError):
-    """A file is not a model that fastjac computes; the message names the file, and what in it is wrong."""
+    """A file is not a model that fastjac computes. The message names the file and the problem."""
 
 
 def load(

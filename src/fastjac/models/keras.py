@@ -29,7 +29,7 @@ Shape = tuple[int | None, ...]
 
 
 class FileLayer(SimpleNamespace):
-    """What a file says of a layer of the class ``kind``: Keras' attributes, with arrays for weights."""
+    """A layer in a file, of the class ``kind``, with the attributes of Keras' layer and arrays as weights."""
 
 
 def from_keras(model: Any) -> Network:

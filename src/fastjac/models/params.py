@@ -109,7 +109,7 @@ def _tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _real(name: str, array: Any) -> Any:
-    """Return an array of real numbers that mean what they say."""
+    """Return a checked array of real numbers."""
     kind = array.dtype.names[0] if array.dtype.names else array.dtype
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name!r} has dtype {kind}, expected real numbers")

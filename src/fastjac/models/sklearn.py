@@ -77,7 +77,7 @@ class _Parts(NamedTuple):
 
 
 def _parts(estimator: Any) -> _Parts:
-    """Return what an estimator is made of, that of pipelines and searches in it included."""
+    """Return the parts of an estimator, also those inside pipelines and searches."""
     from sklearn import compose, pipeline
     from sklearn.model_selection._search import BaseSearchCV
 

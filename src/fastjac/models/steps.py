@@ -1,4 +1,4 @@
-"""The steps that converters read from a model, and what makes them.
+"""The steps that converters read from a model, and functions that make them.
 
 Each converter returns a chain of steps: an `Affine` map, a `Scale` of each entry, a `Select` of entries, or
 an `Activation`.

@@ -91,7 +91,7 @@ def _reader(module: Any) -> _Reader | None:
 
 
 def _refusal(module: Any, where: str) -> str:
-    """Return what is wrong with a module that is none of the layers, and what to do."""
+    """Return the error text for a module that is none of the layers."""
     import torch
 
     origin = type(module).__module__
