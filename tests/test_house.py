@@ -13,7 +13,7 @@ from support import house
 FLOORS = [
     {"__main__"},
     {"commands"},
-    {"bench"},
+    {"bench", "show"},
     {"fastjac"},
     {"check", "explain", "jacobian", "models", "precompile"},
     {"network"},
