@@ -1,5 +1,7 @@
 """Value and Jacobian beyond double precision: in extended precision, else with mpmath."""
 
+import functools
+
 import mpmath
 import numpy as np
 from mpmath import mpf
@@ -47,7 +49,21 @@ def _elementwise_mpmath(z, activation):
 
 
 def _elementwise_extended(z, activation):
+    if activation.name in ("gelu", "gelu_tanh"):  # The reference adds 1 to what is nearly -1.
+        with mpmath.workdps(50):
+            return _extended(_elementwise_mpmath(_exact(z), activation))
     return reference.elementwise(z, activation), reference.slope(z, activation)
+
+
+@functools.partial(np.vectorize, otypes=[object])
+def _exact(value):
+    rounded = float(value)
+    return mpf(rounded) + mpf(float(value - rounded))
+
+
+@functools.partial(np.vectorize, otypes=[np.longdouble])
+def _extended(value):
+    return np.longdouble(mpmath.nstr(value, 25))  # By way of a float it would lose 11 bits.
 
 
 def _head(z, jac, exp, log):
@@ -62,15 +78,14 @@ def _head(z, jac, exp, log):
 def value_and_jacobian(net, x, extended=EXTENDED):
     """Return the network's ``y`` and ``jac`` at ``x``, right to the 64 bits of extended precision."""
     x = np.asarray(x).astype(net.dtype)
-    if extended and all(layer.activation.name != "gelu" for layer in net.layers):
+    if extended:
         layers = in_dtype(net.layers, np.longdouble)
         return _walk(x.astype(np.longdouble), layers, _elementwise_extended, np.exp, np.log)
-    exact = np.vectorize(lambda value: mpf(float(value)), otypes=[object])
     exp, log = np.vectorize(mpmath.exp, otypes=[object]), mpmath.log
     with mpmath.workdps(50):
-        layers = [layer._replace(w=exact(layer.w), b=exact(layer.b)) for layer in net.layers]
-        y, jac = _walk(exact(x), layers, _elementwise_mpmath, exp, log)
-        return y.astype(np.longdouble), jac.astype(np.longdouble)
+        layers = [layer._replace(w=_exact(layer.w), b=_exact(layer.b)) for layer in net.layers]
+        y, jac = _walk(_exact(x), layers, _elementwise_mpmath, exp, log)
+        return _extended(y), _extended(jac)
 
 
 def _walk(a, layers, elementwise, exp, log):
