@@ -343,11 +343,78 @@ def test_x_may_be_anything_real(x):
     assert check_jacobian(relu_at(1.0), x).ok
 
 
+def off_by(net, amounts):
+    """The Jacobian of ``net``, wrong by ``amounts[x[0]]`` at one entry."""
+
+    def jacobian(x):
+        jac = np.array(net.jacobian(x))
+        jac[1, 2] += amounts[int(x[0])]
+        return jac
+
+    return jacobian
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_report_of_a_batch_is_that_of_its_worst_sample(dtype):
+    case = Case((4, 9, 3), "tanh", dtype=dtype)
+    net, x = case.network(), np.random.default_rng(0).standard_normal((4, 4))
+    x[:, 0] = range(4)
+    right = check_jacobian(net, x)
+    assert right.ok
+    assert right.reports == tuple(check_jacobian(net, row) for row in x)
+    assert (right.checked, right.skipped) == (16, 0)
+    assert "agrees with central differences at 4 of 4 samples\n" in str(right)
+    wrong = check_jacobian(net, x, off_by(net, [0.0, 0.5, 2e3, 0.0]))
+    assert not wrong
+    assert (wrong.sample, wrong.where) == (2, (1, 2))
+    assert wrong.error == pytest.approx(2e3, rel=1e-3)
+    assert [report.ok for report in wrong.reports] == [True, False, False, True]
+    assert "DISAGREES with central differences; it agrees at 2 of 4 samples\n" in str(wrong)
+    assert "at jac[1, 2] of sample 2 (" in str(wrong)
+    nan = check_jacobian(net, x, off_by(net, [0.0, np.nan, 2e3, 0.0]))
+    assert nan.sample == 1
+
+
+def test_a_callable_sees_a_batch_sample_by_sample():
+    def f(x):
+        assert x.shape == (2,)
+        return x**2
+
+    report = check_jacobian(f, [[1, 2], [3, 4]], lambda x: np.diag(2 * x))
+    assert (report.ok, report.checked) == (True, 4)
+    assert check_jacobian(f, [[1, 2]], lambda x: np.diag(2 * x)).sample == 0
+    assert check_jacobian(f, [1, 2], lambda x: np.diag(2 * x)).sample is None
+
+
+def test_a_batch_with_a_sample_that_cannot_be_checked_is_not_ok():
+    net = Network([(np.eye(2), np.zeros(2)), (np.eye(2), np.zeros(2))])
+    x = [[1.0, 2.0], [0.0, 0.0], [2.0, 1.0]]
+    report = check_jacobian(net, x)
+    assert (report.ok, report.sample, report.where) == (False, 1, None)
+    assert (report.checked, report.skipped) == (4, 2)
+    assert "not checked: finite differences say nothing at sample 1; it agrees at 2 of 3" in str(report)
+    # An error counts for more than the lack of a check.
+    assert check_jacobian(net, x, lambda x: net.jacobian(x) + (x[0] == 2)).sample == 2
+
+
+def test_the_worst_entry_has_the_names_of_the_network():
+    case = Case((4, 9, 3), "tanh")
+    net = case.network()
+    named = net.replace(input_names=["a", "b", "it's", "d"])
+    assert check_jacobian(named, np.zeros(4), off_by(net, [1.0])).entry == 'jac[1, "it\'s"]'
+    named = named.replace(output_names=["p", "q", "r"])
+    text = str(check_jacobian(named, np.zeros(4), off_by(net, [1.0])))
+    assert """1.00e+00 at jac['q', "it's"] (""" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"x": np.zeros(4)}, ValueError, r"x has shape \(4,\), expected \(3,\)"),
-        ({"x": np.zeros((1, 3))}, ValueError, r"x has shape \(1, 3\), expected \(3,\)"),
+        ({"x": np.zeros((1, 1, 3))}, ValueError, r"x has shape \(1, 1, 3\), expected \(3,\) or \(B, 3\)"),
+        ({"x": np.zeros((0, 3))}, ValueError, r"x has shape \(0, 3\), expected .* of B samples, B > 0"),
+        ({"x": np.zeros((2, 4))}, ValueError, r"x has shape \(2, 4\), expected \(3,\) or \(B, 3\)"),
+        ({"x": [[0, 0, 0], [0, np.nan, 0]]}, ValueError, r"x\[1, 1\] is nan, expected finite numbers"),
         ({"x": [0, np.inf, 0]}, ValueError, r"x\[1\] is inf, expected finite numbers"),
         ({"x": [0, 0, np.nan]}, ValueError, r"x\[2\] is nan, expected finite numbers"),
         ({"x": [1j, 0, 0]}, TypeError, "x has dtype complex128, expected real numbers"),

@@ -13,15 +13,15 @@ from support import house
 FLOORS = [
     {"__main__"},
     {"commands"},
-    {"bench"},
+    {"bench", "show"},
     {"fastjac"},
     {"check", "explain", "jacobian", "models", "precompile"},
     {"network"},
     {"batches", "embedding"},
     {"kernels", "reference"},
     {"plan"},
-    {"layers"},
-    {"arguments"},
+    {"layers", "report"},
+    {"arguments", "notebook"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 COMPILERS = {"numba", "llvmlite"}

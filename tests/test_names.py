@@ -49,6 +49,12 @@ def test_every_call_puts_names_in_order(net, name):
         CALLS[name](net, named(x, ("a", "b", "d"), "abd"), u, v)
 
 
+def test_a_scale_is_put_in_order(net):
+    scale = np.array([1.0, 20.0, 300.0])
+    got = net.sensitivity(X, scale=named(scale, NAMES, "cab"))
+    np.testing.assert_array_equal(got, net.sensitivity(X, scale=scale))
+
+
 def test_rows_in_a_list_are_put_in_order(net):
     rows = list(named(X[:2], NAMES, "cab"))
     np.testing.assert_array_equal(net(rows), net(X[:2]))

@@ -19,6 +19,7 @@ COMMANDS = {
         "write a network's outputs and Jacobians at given inputs to a file",
     ),
     "check": ("fastjac.commands.check", "compare a network's Jacobian with finite differences"),
+    "show": ("fastjac.commands.show", "show a network live in the browser"),
     "compare": ("fastjac.commands.compare", "time fastjac and every installed peer"),
     "export": ("fastjac.commands.export", "write a network as a C header and an object file"),
     "warmup": ("fastjac.commands.warmup", "compile every routine into the cache"),

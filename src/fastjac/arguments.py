@@ -107,6 +107,11 @@ def few(names: Sequence[Any]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
+def place(number: int, names: Sequence[str] | None) -> str:
+    """Return what stands between brackets for an input or output: its name in quotes, or its number."""
+    return str(number) if names is None else repr(str(names[number]))
+
+
 def _own_names(value: Any) -> list[Any] | None:
     """Return what a value calls the entries along its last axis, if it says."""
     # Asked of the type: a column or a field may have any of these names.

@@ -3,71 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac import reference
-from fastjac.arguments import real_array
+from fastjac.arguments import place, real_array
 from fastjac.layers import HEADS_ONLY, Layer
 from fastjac.network import Network
+from fastjac.report import JacobianReport, of_batch
 
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 Function = Callable[[Any], ArrayLike]
-
-
-@dataclass(frozen=True)
-class JacobianReport:
-    """The result of `check_jacobian`; true in a condition exactly if ``ok``.
-
-    Attributes
-    ----------
-    ok : bool
-        Whether at least one column was checked, and every entry of the checked columns is within its
-        tolerance.
-    error : float
-        ``abs(analytic - numeric)`` of the worst entry, the one whose error is largest in units of its
-        tolerance. NaN if that entry is NaN, or if no column was checked.
-    where : tuple of int, or None
-        Output and input ``(m, n)`` of the worst entry; None if no column was checked.
-    analytic, numeric : float
-        The Jacobian's value and the central difference there.
-    tolerance : float
-        The error allowed there.
-    checked, skipped : int
-        Number of columns compared, and number of columns where finite differences say nothing, because
-        x is at or next to a corner.
-    """
-
-    ok: bool
-    error: float
-    where: tuple[int, int] | None
-    analytic: float
-    numeric: float
-    tolerance: float
-    checked: int
-    skipped: int
-
-    def __bool__(self) -> bool:
-        """Return ``ok``."""
-        return self.ok
-
-    def __str__(self) -> str:
-        """Return the verdict, the worst entry and the counts in three lines."""
-        columns = f"columns checked: {self.checked}, skipped at corners: {self.skipped}"
-        if self.where is None:
-            return f"Jacobian not checked: finite differences say nothing here\n{columns}"
-        verdict = "agrees" if self.ok else "DISAGREES"
-        m, n = self.where
-        return (
-            f"Jacobian {verdict} with central differences\n"
-            f"largest error: {self.error:.2e} at jac[{m}, {n}] (tolerance {self.tolerance:.2e}), "
-            f"analytic {self.analytic:.10g}, numeric {self.numeric:.10g}\n{columns}"
-        )
 
 
 def check_jacobian(
@@ -80,20 +31,20 @@ def check_jacobian(
     rtol: float | None = None,
     seed: int = 0,
 ) -> JacobianReport:
-    """Compare the Jacobian at ``x`` with central finite differences.
+    """Compare the Jacobian at one sample, or at each of many, with central finite differences.
 
     Parameters
     ----------
     f : Network or callable
         The network, or any function from (N,) to (M,).
-    x : array_like, (N,)
-        Where to check: real and finite numbers. A callable receives them in their own dtype, integers as
-        float64.
+    x : array_like, (N,) or (B, N)
+        Where to check: real and finite numbers. A callable receives one sample at a time, in its own dtype,
+        integers as float64.
     jacobian : callable, optional
         Function from (N,) to the (M, N) Jacobian under test. Default: ``f.jacobian`` of a Network;
         required for any other ``f``.
     columns : int, optional
-        Check this many columns (inputs), drawn at random. Default: all of them.
+        Check this many columns (inputs), drawn at random, the same of every sample. Default: all of them.
     step : float, optional
         Half the distance of a central difference. Default: ``cbrt(eps) * max(1, abs(x[n]))``.
     rtol : float, optional
@@ -106,15 +57,16 @@ def check_jacobian(
     Returns
     -------
     JacobianReport
-        True in a condition if the Jacobian is right. ``print`` shows the worst entry.
+        True in a condition if the Jacobian is right, at every sample of a batch. ``print`` shows the worst
+        entry, and the sample that it is of; ``reports`` has the report of each sample.
 
     Raises
     ------
     TypeError
         If an argument has the wrong type, or ``jacobian`` is missing.
     ValueError
-        If ``x`` is not a finite vector of the right size, ``columns`` is not in 1..N, ``step`` or ``rtol``
-        is not positive, or a callable returns the wrong shape.
+        If ``x`` is not finite or not of the right shape, or has no samples, ``columns`` is not in 1..N,
+        ``step`` or ``rtol`` is not positive, or a callable returns the wrong shape.
 
     Notes
     -----
@@ -154,22 +106,46 @@ def check_jacobian(
     >>> jacobian = lambda x: np.array([[x[1], x[0]], [0, np.cos(x[1])]])
     >>> bool(fastjac.check_jacobian(f, [1.0, 2.0], jacobian))
     True
+    >>> wrong = lambda x: np.array([[x[1], 0], [0, np.cos(x[1])]])
+    >>> report = fastjac.check_jacobian(f, [[0.0, 2.0], [1.0, 2.0]], wrong)
+    >>> report.ok, report.sample, report.entry
+    (False, 1, 'jac[0, 1]')
     """
     forward: Function
     if isinstance(f, Network):
-        point = _vector(x, f.n_inputs, f.input_names).astype(f.dtype)
-        analytic = np.array((jacobian or f.jacobian)(point.copy()))
-        point = point.astype(np.float64)
-        forward = _in_float64(f)
+        points = _points(x, f.n_inputs, f.input_names).astype(f.dtype)
+        forward, given = _in_float64(f), jacobian or f.jacobian
     else:
         if not callable(f):
             raise TypeError(f"f must be a Network or a callable, got {type(f).__name__}")
         if jacobian is None:
             raise TypeError("jacobian is missing: f is a plain callable, not a Network")
-        point = _vector(x)
-        analytic = np.array(jacobian(point.copy()))
-        forward = f
-    chosen = _columns(columns, point.size, seed)
+        points = _points(x)
+        forward, given = f, jacobian
+    names = (f.output_names, f.input_names) if isinstance(f, Network) else (None, None)
+    chosen = _columns(columns, points.shape[-1], seed)
+    reports = []
+    for point in np.atleast_2d(points):
+        analytic = np.array(given(point.copy()))
+        at = point.astype(np.float64) if isinstance(f, Network) else point
+        report = _compare(f, forward, at, analytic, chosen, step, rtol)
+        if report.where is not None:
+            m, n = (place(number, of) for number, of in zip(report.where, names, strict=True))
+            report = replace(report, entry=f"jac[{m}, {n}]")
+        reports.append(report)
+    return reports[0] if points.ndim == 1 else of_batch(reports)
+
+
+def _compare(
+    f: Network | Function,
+    forward: Function,
+    point: Array,
+    analytic: Array,
+    chosen: Index,
+    step: float | None,
+    rtol: float | None,
+) -> JacobianReport:
+    """Compare the ``chosen`` columns of ``analytic`` (M, N) with differences of ``forward`` at ``point``."""
     y = np.array(forward(point.copy()))
     if y.ndim != 1:
         raise ValueError(f"f returned shape {y.shape}, expected (M,)")
@@ -332,14 +308,17 @@ def _finfo(array: Array) -> np.finfo[Any]:
     return info
 
 
-def _vector(x: ArrayLike, size: int | None = None, names: Sequence[str] | None = None) -> Array:
-    """Return ``x`` as a new native vector of floats, (``size``,)."""
+def _points(x: ArrayLike, size: int | None = None, names: Sequence[str] | None = None) -> Array:
+    """Return ``x`` as a new native array of floats, (size,) or (B, size)."""
     array = real_array(x, "x", names)
-    if array.ndim != 1 or array.size == 0 or size not in (None, array.size):
-        raise ValueError(f"x has shape {array.shape}, expected {'(N,)' if size is None else (size,)}")
+    if array.ndim not in (1, 2) or array.size == 0 or size not in (None, array.shape[-1]):
+        sizes = "N" if size is None else size
+        raise ValueError(
+            f"x has shape {array.shape}, expected ({sizes},) or (B, {sizes}) of B samples, B > 0"
+        )
     if not np.all(np.isfinite(array)):
-        n = int(np.argmin(np.isfinite(array)))
-        raise ValueError(f"x[{n}] is {array[n]}, expected finite numbers")
+        first = np.unravel_index(np.argmin(np.isfinite(array)), array.shape)
+        raise ValueError(f"x[{', '.join(map(str, first))}] is {array[first]}, expected finite numbers")
     dtype = np.result_type(array, np.float32) if array.dtype.kind == "f" else np.dtype(np.float64)
     return np.array(array, dtype.newbyteorder("="))
 

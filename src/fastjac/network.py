@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastjac import embedding
+from fastjac import embedding, notebook
+from fastjac.arguments import few
 from fastjac.batches.calls import Calls, results
 from fastjac.batches.sensitivity import Reduction, sensitivity
 from fastjac.batches.threads import Threads, thread_count
@@ -174,7 +175,14 @@ class Network:
         """
         return results(self._calls, x, batch_size, threads)
 
-    def sensitivity(self, x: ArrayLike, reduce: Reduction = "mean_abs", *, threads: Threads = 1) -> Array:
+    def sensitivity(
+        self,
+        x: ArrayLike,
+        reduce: Reduction = "mean_abs",
+        *,
+        scale: ArrayLike | None = None,
+        threads: Threads = 1,
+    ) -> Array:
         """Return a summary of the Jacobians at many samples without keeping them.
 
         Parameters
@@ -187,6 +195,9 @@ class Network:
               whose largest output is ``y[m]``, (M, N); NaN where there are none.
             - ``"frobenius"``: the squared Frobenius norm of each sample's Jacobian, (...,).
             - ``"spectral"``: the largest singular value of each sample's Jacobian, (...,).
+        scale : array_like, (N,), optional
+            A positive number for each input, such as its standard deviation. ``jac`` above is then
+            ``jac[m, n] * scale[n]`` in float64, so that inputs in different units compare.
         threads : int or "all", default 1
             How many threads, the calling one among them, work; the results are the same to the last bit.
 
@@ -194,6 +205,12 @@ class Network:
         -------
         ndarray of float64
             Whatever the network's dtype: sums are float64.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``x`` or ``scale`` does not fit, a scale is not positive and finite, ``reduce`` is none of the
+            above, or there is no sample to take a mean of.
 
         Notes
         -----
@@ -207,8 +224,11 @@ class Network:
         >>> net = Network([(np.eye(2), None)], head="tanh")
         >>> net.sensitivity([[0.0, 0.0], [0.0, 9.0]], "frobenius").round(3)
         array([2., 1.])
+        >>> net.sensitivity([0.0, 0.0], scale=[1.0, 1000.0])
+        array([[   1.,    0.],
+               [   0., 1000.]])
         """
-        return sensitivity(self._calls, x, reduce, thread_count(threads))
+        return sensitivity(self._calls, x, reduce, scale, thread_count(threads))
 
     def vjp(
         self,
@@ -365,6 +385,13 @@ class Network:
     def __repr__(self) -> str:
         steps = " -> ".join(f"{layer.b.size} {layer.activation}" for layer in self.layers)
         return f"Network({self.n_inputs} -> {steps}, {self.dtype})"
+
+    def _repr_html_(self) -> str:
+        rows = [(i, *layer.w.shape, layer.activation) for i, layer in enumerate(self.layers, 1)]
+        title = f"Network({self.n_inputs} -> {self.n_outputs}, {self.dtype})"
+        named = {"inputs": self.input_names, "outputs": self.output_names}
+        below = "; ".join(f"{kind}: {few(names)}" for kind, names in named.items() if names)
+        return notebook.table(title, ["layer", "inputs", "units", "activation"], rows, below)
 
 
 def _rebuild(pairs: Any, hidden: Any, head: Any, dtype: Any, input_names: Any, output_names: Any) -> Network:

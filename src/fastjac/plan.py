@@ -12,6 +12,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from fastjac import notebook
+
 # Finding the order takes half a second and 30 MB then, and eight times as long for twice as many.
 MOST_LAYERS = 1000
 
@@ -71,6 +73,13 @@ class Product:
             else:
                 waiting += [*_bracketed(part.right), " ", *_bracketed(part.left)]
         return "".join(parts)
+
+
+def _span(factor: Product | None) -> str:
+    """Return a factor by its first and last weights alone."""
+    assert factor is not None
+    first, last = f"W{factor.first + 1}'", f"W{factor.last + 1}'"
+    return first if factor.left is None else f"({last} ... {first})"
 
 
 def _bracketed(factor: Product) -> list[Product | str]:
@@ -158,6 +167,15 @@ class Plan:
         lines.append(f"reverse  {self.reverse_multiply_adds:,}")
         lines.append(f"forward  {self.forward_multiply_adds:,}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for step in self.root.steps():
+            size = f"{step.rows} x {self.sizes[step.contracted + 1]} x {step.cols}"
+            rows.append((f"{_span(step.left)} {_span(step.right)}", size, f"{step.multiply_adds:,}"))
+        total = f"{self.multiply_adds:,} multiply-adds"
+        pure = f"reverse mode: {self.reverse_multiply_adds:,}, forward mode: {self.forward_multiply_adds:,}"
+        return notebook.table(f"Plan: {total}", ["product", "size", "multiply-adds"], rows, pure)
 
 
 def _lengths_of_right_factors(sizes: tuple[int, ...], most: int) -> NDArray[np.int16]:

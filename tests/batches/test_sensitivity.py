@@ -16,10 +16,10 @@ REDUCTIONS = ["mean_abs", "class_mean", "frobenius", "spectral"]
 RTOL = {np.float32: 1e-5, np.float64: 1e-12}
 
 
-def expected(net, x, reduce):
+def expected(net, x, reduce, scale=1.0):
     """The definitions, on Jacobians that are all there."""
     y, jac = net.value_and_jacobian(x)
-    jac = jac.astype(np.float64)
+    jac = jac.astype(np.float64) * scale
     if reduce == "mean_abs":
         return np.abs(jac).reshape(-1, *jac.shape[-2:]).mean(axis=0)
     if reduce == "frobenius":
@@ -49,6 +49,37 @@ def test_every_reduction_is_its_definition(case, lead):
         assert got.shape == right.shape
         allowed = RTOL[case.dtype] * (1 + np.nanmax(np.abs(right), initial=0))
         np.testing.assert_allclose(got, right, rtol=100 * RTOL[case.dtype], atol=100 * allowed)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_scale_multiplies_the_columns_before_the_reduction(reduce, dtype):
+    net = Case((6, 20, 4), "tanh", dtype=dtype).network()
+    x = np.random.default_rng(0).standard_normal((50, 6)).astype(dtype)
+    scale = np.array([1e-4, 1.0, 3.0, 12_000.0, 40.0, 0.5])
+    right = expected(net, x, reduce, scale)
+    got = net.sensitivity(x, reduce, scale=scale)
+    assert got.dtype == np.float64
+    np.testing.assert_allclose(got, right, rtol=100 * RTOL[dtype], atol=1e-9 * np.nanmax(np.abs(right)))
+    assert net.sensitivity(x, reduce, scale=list(scale), threads=2).tobytes() == got.tobytes()
+    assert net.sensitivity(x, reduce, scale=np.ones(6, int)).tobytes() == net.sensitivity(x, reduce).tobytes()
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_inputs_in_another_unit_with_a_scale_in_it_give_the_same(reduce):
+    case = Case((2, 20, 4), "tanh")
+    net, scale = case.network(), np.array([12_000.0, 15.0])
+    x = np.random.default_rng(0).standard_normal((50, 2))
+    first, *rest = net.layers
+    euros = Network([(first.w / scale[:, None], first.b, first.activation), *rest])
+    got, right = euros.sensitivity(x * scale, reduce, scale=scale), net.sensitivity(x, reduce)
+    np.testing.assert_allclose(got, right, rtol=1e-9, atol=1e-12)
+
+
+def test_a_float32_norm_with_a_scale_overflows_only_where_float64_does():
+    net = linear(np.full((2, 3), 1e30), np.float32)
+    norm = net.sensitivity(np.zeros(3), "frobenius", scale=[1e20, 1e20, 1e20])
+    assert norm == pytest.approx(6e100, rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -174,5 +205,20 @@ def test_mistakes_name_the_argument():
         net.sensitivity(np.zeros((2, 5)))
     with pytest.raises(TypeError, match="x has dtype complex128"):
         net.sensitivity(np.zeros((2, 6), complex))
+    for scale, message in [
+        (2.0, r"scale has shape \(\), expected \(6,\)"),
+        (np.ones((1, 6)), r"scale has shape \(1, 6\), expected \(6,\)"),
+        ([1, 1, 0, 1, 1, 1], r"scale\[2\] is 0.0, expected positive and finite numbers"),
+        ([1, -1, 1, 1, 1, 1], r"scale\[1\] is -1.0"),
+        ([1, 1, 1, 1, np.nan, 1], r"scale\[4\] is nan"),
+        ([np.inf, 1, 1, 1, 1, 1], r"scale\[0\] is inf"),
+    ]:
+        for reduce in REDUCTIONS:
+            with pytest.raises(ValueError, match=message):
+                net.sensitivity(np.zeros((2, 6)), reduce, scale=scale)
+    with pytest.raises(TypeError, match="scale has dtype"):
+        net.sensitivity(np.zeros((2, 6)), scale=["a"] * 6)
+    with pytest.raises(ValueError, match=r"scale\['e'\] is -1.0"):
+        net.replace(input_names="abcdef").sensitivity(np.zeros(6), scale=[1, 1, 1, 1, -1, 1])
     with pytest.raises(ValueError, match="threads is 0"):
         net.sensitivity(np.zeros((2, 6)), threads=0)

@@ -18,6 +18,9 @@ def test_the_blocks_run_one_after_the_other():
     assert names["largest"] == np.abs(names["net"].jacobian(names["x"])).max()
     assert names["importance"].shape == (10, 64)
     assert names["stiffest"] in range(1000)
+    np.testing.assert_allclose(
+        names["in_units_of_spread"], names["importance"] * names["x"].std(axis=0), rtol=1e-12
+    )
 
 
 def test_the_table_names_every_reduction():

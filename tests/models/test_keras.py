@@ -1,14 +1,14 @@
-"""from_keras against the model's own forward pass and its GradientTape Jacobian."""
+"""from_keras against the model's own forward pass and its Jacobian by Keras' backend."""
 
 import numpy as np
 import pytest
 
 from fastjac.models import from_keras
 
-tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("the Jacobians here come from TensorFlow", allow_module_level=True)
+BACKEND = keras.backend.backend()
+if BACKEND not in ("jax", "tensorflow"):
+    pytest.skip("the Jacobians here come from JAX or TensorFlow", allow_module_level=True)
 layers = keras.layers
 # TensorFlow's variables do not know NumPy 2's copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -21,6 +21,8 @@ rng = np.random.default_rng(0)
 @pytest.fixture(params=DTYPES)
 def dtype(request):
     keras.utils.set_random_seed(0)
+    if BACKEND == "jax":
+        pytest.importorskip("jax").config.update("jax_enable_x64", True)
     keras.config.set_floatx(request.param)
     keras.config.set_dtype_policy(request.param)  # which otherwise keeps the first floatx it saw
     yield request.param
@@ -32,10 +34,40 @@ def trained(model):
     """Return the model after a few steps of training, which move every weight and every statistic."""
     x = rng.normal(size=(64, *model.input_shape[1:])) * 2 + 0.5
     y = np.tile(np.linspace(0.1, 0.9, model.output_shape[1]), (64, 1))
-    model.compile("adam", "mse", run_eagerly=True)
+    model.compile("adam", "mse", run_eagerly=BACKEND == "tensorflow")
     for _ in range(5):
         model.train_on_batch(x, y)
     return model, x[:2]
+
+
+def value_and_jacobian(model, sample):
+    """Return a model's output and Jacobian at one sample."""
+    if BACKEND == "jax":
+        import jax
+
+        variables = [
+            [v.value for v in part] for part in (model.trainable_variables, model.non_trainable_variables)
+        ]
+
+        def output(inputs):
+            return model.stateless_call(*variables, inputs[None], training=False)[0][0]
+
+        inputs = jax.numpy.asarray(sample, keras.config.floatx())
+        return np.asarray(output(inputs)), np.asarray(jax.jacrev(output)(inputs))
+    import tensorflow as tf
+
+    inputs = tf.constant(sample[None], keras.config.floatx())
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(inputs)
+        expected = model(inputs)
+    jac = tape.jacobian(expected, inputs, experimental_use_pfor=False)
+    return expected.numpy()[0], jac.numpy()
+
+
+def loose(dtype, what):
+    """Return the tolerance of what Keras computes in float32 whatever its dtype, None for anything else."""
+    kept = {"tensorflow": ("leaky_relu", "gelu"), "jax": ("tanh", "normalization")}[BACKEND]
+    return 1e-6 if dtype == "float64" and what in kept else None
 
 
 def assert_same(model, x, tolerance=None):
@@ -44,15 +76,11 @@ def assert_same(model, x, tolerance=None):
     tolerance = tolerance or TOLERANCES[dtype]
     assert net.dtype == dtype
     for sample in x:
-        inputs = tf.constant(sample[None], dtype)
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch(inputs)
-            expected = model(inputs)
-        expected_jac = tape.jacobian(expected, inputs, experimental_use_pfor=False).numpy()
-        expected_jac = expected_jac.reshape(expected.shape[1], -1)
+        expected, expected_jac = value_and_jacobian(model, sample)
+        expected_jac = expected_jac.reshape(expected.size, -1)
         y, jac = net.value_and_jacobian(sample.ravel())
         atol = tolerance * np.abs(expected).max()
-        np.testing.assert_allclose(y, expected.numpy()[0], rtol=0, atol=atol)
+        np.testing.assert_allclose(y, expected, rtol=0, atol=atol)
         atol = tolerance * np.abs(expected_jac).max()
         np.testing.assert_allclose(jac, expected_jac, rtol=0, atol=atol)
     return net
@@ -85,9 +113,7 @@ def test_activations(activation, dtype):
             layers.Dense(3, activation="log_softmax"),
         ]
     )
-    # TensorFlow keeps the constants of these two in float32, whatever it computes in.
-    tolerance = 1e-7 if dtype == "float64" and activation in ("leaky_relu", "gelu") else None
-    assert_same(*trained(model), tolerance)
+    assert_same(*trained(model), loose(dtype, activation))
 
 
 @pytest.mark.parametrize(
@@ -121,8 +147,20 @@ def test_batch_normalization_and_dropout(dtype):
             layers.Dense(3, activation="softmax"),
         ]
     )
+    net = assert_same(*trained(model), loose(dtype, "normalization"))
+    assert [layer.w.shape for layer in net.layers] == [(6, 5), (5, 3)]
+
+
+def test_noise_is_nothing_at_inference(dtype):
+    noise = [layers.GaussianNoise(0.5), layers.GaussianDropout(0.5), layers.AlphaDropout(0.5)]
+    noise += [layers.ActivityRegularization(0.1)]
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(5, activation="elu"), *noise, layers.Dense(3)])
     net = assert_same(*trained(model))
     assert [layer.w.shape for layer in net.layers] == [(6, 5), (5, 3)]
+    image = keras.Sequential(
+        [keras.Input((4, 3)), layers.SpatialDropout1D(0.5), layers.Flatten(), layers.Dense(2)]
+    )
+    assert len(assert_same(*trained(image)).layers) == 1
 
 
 def test_normalization_and_rescaling_of_images(dtype):
@@ -134,13 +172,13 @@ def test_normalization_and_rescaling_of_images(dtype):
             layers.Rescaling(1 / 16, offset=-0.5),
             normalization,
             layers.BatchNormalization(axis=2),
-            layers.Activation("tanh"),
+            layers.Activation("elu"),
             layers.Flatten(),
-            layers.Dense(5, activation="tanh"),
+            layers.Dense(5, activation="elu"),
             layers.Dense(3, activation="softmax"),
         ]
     )
-    net = assert_same(*trained(model))
+    net = assert_same(*trained(model), loose(dtype, "normalization"))
     assert net.n_inputs == 24
 
 
@@ -160,18 +198,18 @@ def test_normalization_with_given_statistics(dtype):
 
 def test_large_means_make_float32_models_float64():
     normalization = layers.Normalization(mean=[4000.0, 7], variance=[1.0, 0])
-    model = keras.Sequential([keras.Input((2,)), normalization, layers.Dense(4, activation="tanh")])
+    model = keras.Sequential([keras.Input((2,)), normalization, layers.Dense(4, activation="elu")])
     net = from_keras(model)
     assert net.dtype == np.float64
     x = np.array([[4000.5, 7], [3999.25, 7]], np.float32)
-    np.testing.assert_allclose(net.value_and_jacobian(x)[0], model(x).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(net.value_and_jacobian(x)[0], keras.ops.convert_to_numpy(model(x)), rtol=1e-5)
 
 
 def test_functional_nested_and_shared(dtype):
-    twice = layers.Dense(5, activation="tanh")
+    twice = layers.Dense(5, activation="elu")
     inner = keras.Sequential([layers.Dense(5, activation="elu"), layers.Dropout(0.1)])
     inputs = keras.Input((5,))
-    y = layers.Dense(5, activation="tanh")(twice(inner(twice(inputs))))
+    y = layers.Dense(5, activation="elu")(twice(inner(twice(inputs))))
     functional = keras.Model(inputs, y)
     outer = keras.Sequential([keras.Input((5,)), functional, keras.Sequential([layers.Dense(2)])])
     assert_same(*trained(outer))

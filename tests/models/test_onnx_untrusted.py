@@ -206,6 +206,8 @@ def test_what_torch_writes(tmp_path):
         "",
         ".",
         "secret\0",
+        "\0",
+        "data\0/secret",
         "data/link",
         "linked/secret",
     ],
@@ -232,6 +234,13 @@ def test_external_data_that_lies(tmp_path):
         {"length": 44},
         {"length": 2**70},
         {"offset": "x"},
+        {"offset": "\uff10"},
+        {"offset": " 0"},
+        {"offset": "0_0"},
+        {"offset": "+0"},
+        {"offset": "0.0"},
+        {"offset": ""},
+        {"length": "4_8"},
     ):
         with pytest.raises(ModelError, match=r"m\.onnx: node 'y'"):
             load(write(tmp_path, [external("w", (4, 3), "w.bin", **entries)]))
@@ -239,6 +248,19 @@ def test_external_data_that_lies(tmp_path):
         load(write(tmp_path, [external("w", (2**30, 2**30), "w.bin")]))
     with pytest.raises(ModelError, match=r"m\.onnx: node 'y'"):
         load(write(tmp_path, [external("w", (4, 3), "missing.bin")]))
+
+
+@pytest.mark.skipif(not hasattr(os, "link"), reason="there are no hard links")
+def test_hard_links_are_refused(tmp_path):
+    (tmp_path / "secret").write_bytes(W.tobytes())
+    folder = tmp_path / "model"
+    folder.mkdir()
+    os.link(tmp_path / "secret", folder / "w.bin")
+    path = write(folder, [external("w", (4, 3), "w.bin")])
+    with pytest.raises(ModelError, match=r"'w\.bin' has other names too: copy the file there instead"):
+        load(path)
+    (tmp_path / "secret").unlink()
+    np.testing.assert_array_equal(load(path).layers[0].w, W)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")

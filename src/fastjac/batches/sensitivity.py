@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastjac.arguments import as_samples
+from fastjac.arguments import as_samples, place, real_array
 from fastjac.batches import threads
 from fastjac.batches.calls import Calls
 from fastjac.batches.chunks import LONGEST, Rows, chunks, group_of, helpers, rows
@@ -29,19 +29,33 @@ PARTS = range(8, 65)
 PARTS_BYTES = 1 << 26
 
 
-def sensitivity(calls: Calls, x: ArrayLike, reduce: str, n_threads: int) -> Array:
+def sensitivity(calls: Calls, x: ArrayLike, reduce: str, scale: ArrayLike | None, n_threads: int) -> Array:
     """Return what `Network.sensitivity` says."""
     if reduce not in (*MEANS, *NORMS):
         raise ValueError(f"reduce is {reduce!r}, expected one of {', '.join((*MEANS, *NORMS))}")
     samples = as_samples(x, "x", calls.sizes["n"], calls.names["n"])
+    factors = None if scale is None else _factors(scale, calls.sizes["n"], calls.names["n"])
     lead = samples.shape[:-1]
     room = _Room(calls, rows(samples, lead, calls.dtype))
     count = samples.size // calls.sizes["n"]
     if reduce in NORMS:
-        return _norms(room, reduce, count, n_threads).reshape(lead)
+        return _norms(room, reduce, factors, count, n_threads).reshape(lead)
     if not count:
         raise ValueError(f"x has shape {samples.shape}: there is no mean over no samples")
-    return _mean(room, reduce, count, n_threads)
+    mean = _mean(room, reduce, count, n_threads)
+    return mean if factors is None else mean * factors
+
+
+def _factors(scale: ArrayLike, size: int, names: Sequence[str] | None) -> Array:
+    """Return ``scale`` as float64 (size,), positive and finite."""
+    factors = real_array(scale, "scale", names).astype(np.float64)
+    if factors.shape != (size,):
+        raise ValueError(f"scale has shape {factors.shape}, expected ({size},)")
+    wrong = ~(np.isfinite(factors) & (factors > 0))
+    if wrong.any():
+        n = int(wrong.argmax())
+        raise ValueError(f"scale[{place(n, names)}] is {factors[n]}, expected positive and finite numbers")
+    return factors
 
 
 class _Room(threading.local):
@@ -71,8 +85,8 @@ class _Room(threading.local):
             yield first, jac
 
 
-def _norms(room: _Room, name: str, count: int, n_threads: int) -> Array:
-    """Return a norm of each sample's Jacobian, (count,)."""
+def _norms(room: _Room, name: str, factors: Array | None, count: int, n_threads: int) -> Array:
+    """Return a norm of each sample's Jacobian, (count,), its columns times ``factors`` (N,)."""
     norm = {"frobenius": _square_norms, "spectral": _spectral_norms}[name]
     result = np.empty(count)
     shorter, longer = sorted((room.n, room.m))
@@ -82,7 +96,8 @@ def _norms(room: _Room, name: str, count: int, n_threads: int) -> Array:
 
     def work(start: int, stop: int) -> None:
         for first, jac in room.jacobians(start, stop):
-            result[first : first + len(jac)] = norm(jac)
+            scaled = jac if factors is None else jac * factors
+            result[first : first + len(jac)] = norm(scaled)
 
     size = room.n * room.calls.dtype.itemsize
     threads.run(work, chunks(count, cost, size, n_threads), helpers(count, cost, n_threads))

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 import fastjac
-from fastjac.check import JacobianReport
 from fastjac.commands import CommandError
 from fastjac.commands.inputs import read_inputs, read_network
 from fastjac.commands.progress import progress
+from fastjac.report import of_batch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,16 +36,8 @@ def run(args: argparse.Namespace) -> int:
             except ValueError as error:
                 raise CommandError(f"{args.inputs}, sample {number}: {error}") from None
             advance(1)
-    worst = max(range(len(reports)), key=lambda number: badness(reports[number]))
-    agreeing = sum(report.ok for report in reports)
+    report = of_batch(reports)
     print(f"network  {args.model}: {net}")
-    print(f"inputs   {args.inputs}: the Jacobian agrees at {agreeing} of {len(reports)}")
-    print(f"worst    sample {worst}")
-    print(reports[worst])
-    return 0 if agreeing == len(reports) else 1
-
-
-def badness(report: JacobianReport) -> tuple[bool, float]:
-    """Return the key that sorts reports, worst last: not ok first, then the error over its tolerance."""
-    share = report.error / report.tolerance if report.tolerance else 0.0
-    return not report.ok, np.inf if np.isnan(share) else share
+    print(f"inputs   {args.inputs}: {len(rows)} sample{'s' * (len(rows) != 1)}")
+    print(report)
+    return 0 if report.ok else 1

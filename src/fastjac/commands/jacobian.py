@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import shutil
 import tempfile
 import time
@@ -16,14 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastjac
+from fastjac.arguments import few, place
 from fastjac.commands import CommandError
 from fastjac.commands.inputs import read_inputs, read_network
 from fastjac.commands.output import check_writable, complete_or_absent, npy_file, npz_member
 from fastjac.commands.progress import progress
+from fastjac.commands.strongest import Strongest
 
 Array = NDArray[np.floating[Any]]
 
 BLOCK_BYTES = 1 << 22  # of Jacobians between two writes
+PICTURES = (".png", ".svg", ".pdf")
+MOST_PICTURES = 100  # in one file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,54 +48,133 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--index",
-        metavar="M",
-        type=int,
-        help="write only row M of each Jacobian, counted from 0: jac is (rows, N)",
+        metavar="OUTPUT",
+        help="write only the row of one output of each Jacobian, so that jac is (rows, N): its name, or its "
+        "number, counted from 0; a name goes first",
     )
-    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="also draw the Jacobian as a heat map")
+    parser.add_argument(
+        "--top",
+        metavar="K",
+        type=int,
+        help="also print the K strongest inputs of each of the first samples",
+    )
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        type=Path,
+        help="also draw the Jacobian as a heat map, or the mean of its magnitude over many samples; as the "
+        "ending says, .png, .svg or .pdf",
+    )
+    parser.add_argument(
+        "--image",
+        metavar="HEIGHTxWIDTH",
+        type=image_shape,
+        help="with --plot, draw the derivatives of each output as a picture instead, such as 8x8: red where "
+        "positive, blue where negative, and the mean over many samples",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the results block by block, and print a summary."""
     check_writable(args.out, ".npz", ".npy")
     if args.plot is not None:
-        check_writable(args.plot, ".png")
+        check_writable(args.plot, *PICTURES)
         if importlib.util.find_spec("matplotlib") is None:
             raise CommandError("--plot needs matplotlib: pip install 'fastjac[plot]'")
+    if args.top is not None and args.top < 1:
+        raise CommandError(f"--top is {args.top}, expected at least 1")
     net = read_network(args.model)
-    if args.index is not None and not 0 <= args.index < net.n_outputs:
-        raise CommandError(f"--index is {args.index}, but the network's outputs are 0 to {net.n_outputs - 1}")
+    index = None if args.index is None else output_number(args.index, net)
+    if args.image is not None:
+        check_image(args.image, args.plot, net, index)
     x = read_inputs(args.inputs, net.n_inputs, net.input_names)
 
     start = time.perf_counter()
-    summary = Summary(net, args.index, totals=args.plot is not None)
+    summary = Summary(net, index, totals=args.plot is not None, top=args.top)
     with_y = args.out.suffix.lower() == ".npz"
     with complete_or_absent(args.out) as temporary:
-        write(temporary, with_y, net, x, args.index, summary)
+        write(temporary, with_y, net, x, index, summary)
         seconds = time.perf_counter() - start
         if args.plot is not None:
-            from fastjac.commands.plot import heat_map
-
-            names = [str(net.output_names[m]) if net.output_names else str(m) for m in summary.outputs]
             with complete_or_absent(args.plot) as picture:
-                heat_map(picture, summary.mean(), summary.count, names)
+                draw(picture, args.plot.suffix.lower()[1:], args.image, net, x, summary)
 
     print(f"network  {args.model}: {net}")
     print(f"inputs   {args.inputs}: {summary.count} sample{'s' * (summary.count != 1)}")
     size = args.out.stat().st_size
     amount = f"{size / 1e6:.3g} MB" if size < 999.5e6 else f"{size / 1e9:.3g} GB"
     print(f"written  {args.out}: {'y and ' * with_y}jac, {amount} in {seconds:.3g} s")
+    if index is not None:
+        print(f"row      {index}: y[{place(index, net.output_names)}]")
     print(summary)
     if args.plot is not None:
         print(f"drawn    {args.plot}")
+    if summary.strongest is not None:
+        print(summary.strongest)
     return 0
 
 
-class Summary:
-    """The largest entry of all Jacobians, and their mean, collected as they pass."""
+def image_shape(text: str) -> tuple[int, int]:
+    """Return height and width of ``8x8``."""
+    match = re.fullmatch("([0-9]{1,9})x([0-9]{1,9})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected height and width, such as 8x8, got {text!r}")
+    return int(match[1]), int(match[2])
 
-    def __init__(self, net: fastjac.Network, index: int | None, totals: bool) -> None:
+
+def output_number(text: str, net: fastjac.Network) -> int:
+    """Return the number of the output that ``--index`` gives by name or number."""
+    names = net.output_names or ()
+    if names.count(text) > 1:
+        raise CommandError(f"--index is {text}, but several outputs have this name: give a number")
+    if text in names:
+        return names.index(text)
+    if re.fullmatch("[0-9]{1,9}", text) and int(text) < net.n_outputs:
+        return int(text)
+    called = f", or {few(names)}" if names else ""
+    raise CommandError(f"--index is {text}, but the network's outputs are 0 to {net.n_outputs - 1}{called}")
+
+
+def check_image(shape: tuple[int, int], plot: Path | None, net: fastjac.Network, index: int | None) -> None:
+    """Raise CommandError if no pictures of this shape can be drawn."""
+    given, pixels = f"--image is {shape[0]}x{shape[1]}", shape[0] * shape[1]
+    if plot is None:
+        raise CommandError("--image needs --plot FILE, which the pictures are drawn in")
+    if pixels != net.n_inputs:
+        raise CommandError(f"{given}, {pixels} pixels, but the network has {net.n_inputs} inputs")
+    if index is None and net.n_outputs > MOST_PICTURES:
+        raise CommandError(
+            f"{given}: at most {MOST_PICTURES} pictures go in one file, and the network has {net.n_outputs} "
+            "outputs: choose one with --index"
+        )
+
+
+def draw(
+    path: Path,
+    kind: str,
+    shape: tuple[int, int] | None,
+    net: fastjac.Network,
+    x: NDArray[Any],
+    summary: Summary,
+) -> None:
+    """Draw the Jacobian of the only sample, or a mean over many, as a heat map or as pictures."""
+    from fastjac.commands import plot
+
+    outputs = [net.output_names[m] if net.output_names else f"y[{m}]" for m in summary.outputs]
+    if shape is None:
+        plot.heat_map(path, kind, summary.mean(), summary.count, outputs, net.input_names)
+    else:
+        sample = np.atleast_2d(x)[0].astype(np.float64) if summary.count == 1 else None
+        plot.pictures(path, kind, summary.signed_mean(), summary.count, outputs, shape, sample)
+
+
+class Summary:
+    """The largest entry of all Jacobians, their means and strongest inputs, collected as they pass."""
+
+    def __init__(self, net: fastjac.Network, index: int | None, totals: bool, top: int | None = None) -> None:
+        self.net = net
         self.outputs = range(net.n_outputs) if index is None else range(index, index + 1)
+        self.strongest = None if top is None else Strongest(net, self.outputs, top)
         self.count = 0
         self.totals = totals
         self.total = np.zeros((len(self.outputs), net.n_inputs))
@@ -106,6 +190,8 @@ class Summary:
             self.largest = float(magnitude[place])
             self.place = (self.count + int(place[0]), int(place[1]), int(place[2]))
         self.count += len(jacobians)
+        if self.strongest is not None:
+            self.strongest.add(jacobians)
         if self.totals:
             self.total += jacobians.sum(axis=0, dtype=np.float64)
             self.total_magnitude += magnitude.sum(axis=0, dtype=np.float64)
@@ -114,12 +200,18 @@ class Summary:
         """Return the only sample's Jacobian, or the mean of its magnitude over many."""
         return self.total if self.count == 1 else self.total_magnitude / max(self.count, 1)
 
+    def signed_mean(self) -> Array:
+        """Return the mean over all samples."""
+        return self.total / max(self.count, 1)
+
     def __str__(self) -> str:
         """Return a line that names the largest entry."""
         if not self.count:
             return "largest  there are no samples"
         sample, row, column = self.place
-        return f"largest  |d y[{self.outputs[row]}] / d x[{column}]| = {self.largest:.4g} in sample {sample}"
+        output = place(self.outputs[row], self.net.output_names)
+        entry = f"|d y[{output}] / d x[{place(column, self.net.input_names)}]|"
+        return f"largest  {entry} = {self.largest:.4g} in sample {sample}"
 
 
 def write(

@@ -43,7 +43,7 @@ def bars(attribution: Drawn, outputs: Sequence[int], k: int) -> Figure:
         axes.set_yticks(range(len(top)), [name for name, _ in top])
         axes.invert_yaxis()
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(attribution.outputs[m])
+        axes.set_title(attribution.outputs[m], parse_math=False)
     figure.suptitle(attribution.method)
     return figure
 
@@ -64,7 +64,7 @@ def pictures(attribution: Drawn, outputs: Sequence[int], shape: tuple[int, int])
     scale = Normalize(-limit, limit)
     for m, row, axes in zip(outputs, values, panels[beside:], strict=True):
         image = axes.imshow(row.reshape(shape), cmap=DIVERGING, norm=scale)
-        axes.set_title(attribution.outputs[m])
+        axes.set_title(attribution.outputs[m], parse_math=False)
     figure.colorbar(image, ax=panels)
     figure.suptitle(attribution.method)
     return figure

@@ -227,8 +227,8 @@ def importance(
         The mean magnitude of the gradients over all samples, or the mean gradient of each output over the
         samples whose largest output it is; see `Network.sensitivity`.
     scale : array_like, (N,), optional
-        One positive number for each input, such as its standard deviation: what the gradients are multiplied
-        by, so that inputs in different units compare.
+        One positive number for each input, such as its standard deviation, by which the gradients are
+        multiplied, so that inputs in different units compare.
     threads : int or "all", default 1
         How many threads, the calling one among them, work; the results are the same to the last bit.
 
@@ -240,16 +240,12 @@ def importance(
     Raises
     ------
     ValueError, TypeError
-        If a shape, a dtype or ``reduce`` does not fit; the message names the argument.
+        If a shape, a dtype, ``reduce`` or ``scale`` does not fit; the message names the argument.
     """
     if reduce not in ("mean_abs", "class_mean"):
         raise ValueError(f"reduce is {reduce!r}, expected 'mean_abs' or 'class_mean'")
-    factors = np.ones(net.n_inputs) if scale is None else real_array(scale, "scale", net.input_names)
-    if factors.shape != (net.n_inputs,):
-        raise ValueError(f"scale has shape {factors.shape}, expected ({net.n_inputs},)")
-    if not (np.isfinite(factors) & (factors > 0)).all():
-        raise ValueError("scale has entries that are not positive and finite")
-    return _attribution(net, "importance", net.sensitivity(data, reduce, threads=threads) * factors, None)
+    values = net.sensitivity(data, reduce, scale=scale, threads=threads)
+    return _attribution(net, "importance", values, None)
 
 
 def _samples(net: Network, x: ArrayLike) -> Array:

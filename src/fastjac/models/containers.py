@@ -1,4 +1,4 @@
-"""Named arrays in the bytes of .npz and .safetensors files; sizes are checked before anything is made."""
+"""Named arrays in the bytes of .npz and .safetensors files. Their sizes are checked first."""
 
 from __future__ import annotations
 

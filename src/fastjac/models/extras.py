@@ -1,4 +1,4 @@
-"""Packages that only some files need: they are imported when such a file arrives."""
+"""Imports of packages that only some files need."""
 
 from __future__ import annotations
 

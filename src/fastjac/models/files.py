@@ -14,7 +14,7 @@ import numpy as np
 from fastjac.layers import Activation, as_activation
 from fastjac.models.containers import Arrays, read_npz, read_safetensors, write_npz, write_safetensors
 from fastjac.models.keras_file import read_h5, read_keras
-from fastjac.models.limits import Budget, network, warned
+from fastjac.models.limits import Budget, network
 from fastjac.models.nnet import read_nnet
 from fastjac.models.onnx import read_onnx
 from fastjac.models.params import Activations, check_activations, from_state_dict
@@ -40,7 +40,7 @@ _REFUSED = {
 
 
 class ModelError(ValueError):
-    """A file is not a model that fastjac computes; the message names the file, and what in it is wrong."""
+    """A file is not a model that fastjac computes. The message names the file and the problem."""
 
 
 def load(
@@ -112,7 +112,7 @@ def load(
         raise
     except Exception as error:  # Damaged bytes make parsers raise nearly anything.
         raise ModelError(f"{path}: {str(error) or type(error).__name__}") from error
-    return warned(net)
+    return net
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:

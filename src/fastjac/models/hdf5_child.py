@@ -1,7 +1,8 @@
-"""Reads an HDF5 file in a process of its own, for the HDF5 library crashes on crafted files.
+"""Reads an HDF5 file in a process of its own, because the HDF5 library crashes on crafted files.
 
-Run as a script, it takes the file from its input, and writes an .npz file of the arrays, with the attributes
-as a text. It imports nothing of fastjac, which would take longer than the reading.
+This module runs as a script. It reads the file from standard input, and writes an .npz file of the arrays
+to standard output, with the attributes as text. It imports nothing of fastjac: that would take longer than
+the reading.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import sys
 from typing import Any
 
-# What a reading may take: bytes and seconds, and more of them for each byte of the file.
+# Limits on a reading: bytes and seconds, with an extra for each byte of the file.
 _MEMORY, _MEMORY_FOR_A_BYTE = 50 * 10**6, 20
 _SECONDS, _BYTES_IN_A_SECOND = 2, 10**7
 _MOST_OBJECTS = 20_000
@@ -45,7 +46,7 @@ def main() -> int:
 
 
 class _Reading:
-    """The arrays and the attributes found so far; every name counts, for many can be one object."""
+    """The arrays and attributes found so far. Every name counts, because many names can be one object."""
 
     def __init__(self, h5py: Any, size: int) -> None:
         self.h5py = h5py
@@ -55,7 +56,7 @@ class _Reading:
         self.attributes: dict[str, Any] = {}
 
     def visit(self, group: Any, path: str) -> None:
-        """Take what is in a group."""
+        """Read a group: its attributes, its arrays, and the groups in it."""
         for key in ("model_config", "layer_names", "weight_names"):
             if key in group.attrs:
                 self.attributes[f"{path}{key}"] = _texts(group.attrs[key])

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastjac.layers import Activation
-from fastjac.models.folding import (
+from fastjac.models.folding import fold
+from fastjac.models.steps import (
     IDENTITY,
     Float64,
     Step,
@@ -19,18 +20,16 @@ from fastjac.models.folding import (
     as_float64,
     clip,
     computes_as,
-    fold,
     normalisation,
     scale,
 )
-from fastjac.models.limits import warned
 from fastjac.network import Network
 
 Shape = tuple[int | None, ...]
 
 
 class FileLayer(SimpleNamespace):
-    """What a file says of a layer of the class ``kind``: Keras' attributes, with arrays for weights."""
+    """A layer in a file, of the class ``kind``, with the attributes of Keras' layer and arrays as weights."""
 
 
 def from_keras(model: Any) -> Network:
@@ -61,7 +60,7 @@ def from_keras(model: Any) -> Network:
         raise TypeError(f"model must be a keras.Model of Keras 3, got {type(model).__name__}")
     steps = [step for layer, shape in _chain(model) for step in steps_of(layer, shape)]
     wide = any(str(weight.dtype) == "float64" for weight in model.weights)
-    return warned(fold(steps, np.float64 if wide else np.float32, size_of(model.input_shape)))
+    return fold(steps, np.float64 if wide else np.float32, size_of(model.input_shape))
 
 
 def _chain(model: Any) -> list[tuple[Any, Shape]]:

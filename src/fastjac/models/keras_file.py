@@ -1,4 +1,4 @@
-"""Networks from Keras' files, .keras and .h5, read as data: no Keras and no code of a file is run."""
+"""Networks from Keras' files, .keras and .h5, read as data: neither Keras nor code in a file runs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from fastjac.layers import Activation
 from fastjac.models.containers import Arrays, check_text, open_zip
-from fastjac.models.folding import Step, fold
+from fastjac.models.folding import fold
 from fastjac.models.hdf5 import read_hdf5
 from fastjac.models.keras import FileLayer, Shape, size_of, steps_of
 from fastjac.models.limits import MOST_LAYERS, Budget, network
 from fastjac.models.params import Activations, check_activations, layers_of
+from fastjac.models.steps import Step
 from fastjac.network import Network
 
 _MODELS = ("Sequential", "Functional", "Model")
-# What Keras calls the weights of its layers, in its order; a layer may lack those before the colon.
+# Keras' names and order of the weights of a layer. One after a colon is there if the attribute before it is.
 _WEIGHTS = {
     "Dense": ["kernel", "use_bias: bias"],
     "BatchNormalization": ["scale: gamma", "center: beta", "moving_mean", "moving_variance"],
@@ -42,7 +43,7 @@ _DEFAULTS = {
 
 
 class _Leaf(NamedTuple):
-    """A layer that is no model: its class, configuration, the place of its weights, the names down to it."""
+    """A layer that is no model: its class and configuration, where its weights are, the names down to it."""
 
     kind: str
     config: dict[str, Any]
@@ -212,7 +213,7 @@ def _input_shape(model: dict[str, Any], first: _Leaf) -> Shape:
 
 
 def _layer(leaf: _Leaf, arrays: list[NDArray[Any]], shape: Shape) -> FileLayer:
-    """Return what a leaf says of itself, with its weights by Keras' names."""
+    """Return a leaf as a layer with Keras' attributes."""
     config = {key: _plain(value) for key, value in leaf.config.items()}
     if leaf.kind == "LeakyReLU" and "alpha" in config:
         config["negative_slope"] = config["alpha"]  # Keras 2's name of it.
@@ -242,7 +243,7 @@ def _layer(leaf: _Leaf, arrays: list[NDArray[Any]], shape: Shape) -> FileLayer:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a configuration; arrays and layers are written as what to make them of."""
+    """Return a value of a configuration, with arrays and layers in place of their descriptions."""
     if not isinstance(value, dict) or "class_name" not in value or not isinstance(value.get("config"), dict):
         return value
     config, kind = value["config"], str(value["class_name"])

@@ -1,12 +1,10 @@
-"""What a network from elsewhere may cost, and what is said of its weights."""
+"""Limits on the size of a network from elsewhere."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from fastjac.layers import Activation
@@ -67,16 +65,3 @@ def network(
         if budget is not None and w.ndim == 2:
             budget.spend_on_layer(*w.shape)
     return Network(layers, activation, head, dtype, input_names=input_names, output_names=output_names)
-
-
-def warned(net: Network) -> Network:
-    """Return a network, with a warning if its weights have NaN."""
-    layers = [
-        str(number)
-        for number, layer in enumerate(net.layers, 1)
-        if np.isnan(layer.w.min()) or np.isnan(layer.b.min())
-    ]
-    if layers:
-        numbers = ", ".join(layers)
-        warnings.warn(f"layer {numbers} of {len(net.layers)} has NaN among its weights", stacklevel=3)
-    return net

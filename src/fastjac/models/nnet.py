@@ -8,8 +8,9 @@ import itertools
 import numpy as np
 
 from fastjac.layers import Activation
-from fastjac.models.folding import Float64, Step, affine, clip, fold, scale
+from fastjac.models.folding import fold
 from fastjac.models.limits import Budget
+from fastjac.models.steps import Float64, Step, affine, clip, scale
 from fastjac.network import Network
 
 _LONGEST_LINE = 10**6
@@ -25,11 +26,13 @@ def read_nnet(data: bytes) -> Network:
 
     Notes
     -----
-    After lines of comments there are lines of numbers: layers, inputs, outputs and the largest layer; the
-    sizes; a flag; each input's least and greatest value; the means and the ranges of the inputs, with one
-    more of all outputs; then each layer's rows (fan_out, fan_in) and biases. The network is what the format's
-    own evaluation computes: inputs are clipped to their limits, shifted by their means and divided by their
-    ranges; hidden layers are relu; outputs are multiplied by their range and shifted by their mean.
+    Comments come first. Then there are lines of numbers: the numbers of layers, inputs and outputs and the
+    largest size; all sizes; a flag; the least and the greatest value of each input; the mean and the range
+    of each input, with one more for all outputs; the rows (fan_out, fan_in) and the biases of each layer.
+
+    The network computes as the format's own evaluation does. It clips the inputs, subtracts their means and
+    divides by their ranges. Hidden layers are relu. It multiplies the outputs by their range and adds their
+    mean.
     """
     lines = _Lines(data)
     count, n_inputs, n_outputs, _ = lines.integers(4)
@@ -37,7 +40,9 @@ def read_nnet(data: bytes) -> Network:
     if count < 1 or sizes[0] != n_inputs or sizes[-1] != n_outputs or min(sizes) < 1:
         raise ValueError(f"it has {n_inputs} inputs and {n_outputs} outputs, but layers of {sizes}")
     if lines.integers(1) != [0]:
-        raise ValueError("it is of a symmetric network, which is another for negative angles")
+        raise ValueError(
+            "its flag is not 0: symmetric networks flip negative angles, which fastjac does not compute"
+        )
     low, high = lines.numbers(n_inputs), lines.numbers(n_inputs)
     means, ranges = lines.numbers(n_inputs + 1), lines.numbers(n_inputs + 1)
     steps: list[Step] = [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastjac.layers import Activation
-from fastjac.models.limits import Budget, network, warned
+from fastjac.models.limits import Budget, network
 from fastjac.network import Network
 
 Activations = str | Activation | Sequence[str | Activation]
@@ -50,7 +50,7 @@ def from_params(params: Any, activation: Activations = "relu", head: str | Activ
         if others:
             raise ValueError(f"params has {', '.join(others)} besides 'params', which fastjac cannot read")
         params = params["params"]
-    return warned(network(list(layers_of(params, "params")), activation, head))
+    return network(list(layers_of(params, "params")), activation, head)
 
 
 def from_state_dict(
@@ -109,7 +109,7 @@ def _tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _real(name: str, array: Any) -> Any:
-    """Return an array of real numbers that mean what they say."""
+    """Return a checked array of real numbers."""
     kind = array.dtype.names[0] if array.dtype.names else array.dtype
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name!r} has dtype {kind}, expected real numbers")

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastjac.layers import Activation, network_dtype
-from fastjac.models.folding import (
+from fastjac.models.folding import fold
+from fastjac.models.steps import (
     IDENTITY,
     Scale,
     Select,
@@ -17,10 +18,8 @@ from fastjac.models.folding import (
     as_float64,
     both_columns,
     computes_as,
-    fold,
     scale,
 )
-from fastjac.models.limits import warned
 from fastjac.network import Network
 
 
@@ -60,14 +59,13 @@ def from_sklearn(estimator: Any) -> Network:
     names = getattr(estimator, "feature_names_in_", None)
     classes = getattr(parts.predictor, "classes_", None)
     weights = getattr(parts.predictor, "coefs_", None) or [np.asarray(parts.predictor.coef_)]
-    net = fold(
+    return fold(
         steps,
         network_dtype(weights, None),
         (*parts.transformers, parts.predictor)[0].n_features_in_,
         input_names=None if names is None else [str(name) for name in names],
         output_names=None if classes is None else [str(name) for name in classes],
     )
-    return warned(net)
 
 
 class _Parts(NamedTuple):
@@ -79,7 +77,7 @@ class _Parts(NamedTuple):
 
 
 def _parts(estimator: Any) -> _Parts:
-    """Return what an estimator is made of, that of pipelines and searches in it included."""
+    """Return the parts of an estimator, also those inside pipelines and searches."""
     from sklearn import compose, pipeline
     from sklearn.model_selection._search import BaseSearchCV
 

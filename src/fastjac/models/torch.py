@@ -9,18 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastjac.layers import Activation
-from fastjac.models.folding import (
-    Float64,
-    Step,
-    activation_of,
-    affine,
-    clip,
-    computes_as,
-    fold,
-    normalisation,
-    scale,
-)
-from fastjac.models.limits import warned
+from fastjac.models.folding import fold
+from fastjac.models.steps import Float64, Step, activation_of, affine, clip, computes_as, normalisation, scale
 from fastjac.network import Network
 
 _Reader = Callable[[Any, str], list[Step]]
@@ -59,7 +49,7 @@ def from_torch(module: Any) -> Network:
     with torch.no_grad():
         steps = list(_steps(module, ""))
     wide = any(parameter.dtype == torch.float64 for parameter in module.parameters())
-    return warned(fold(steps, np.float64 if wide else np.float32))
+    return fold(steps, np.float64 if wide else np.float32)
 
 
 def _steps(module: Any, name: str) -> Iterator[Step]:
@@ -101,7 +91,7 @@ def _reader(module: Any) -> _Reader | None:
 
 
 def _refusal(module: Any, where: str) -> str:
-    """Return what is wrong with a module that is none of the layers, and what to do."""
+    """Return the error text for a module that is none of the layers."""
     import torch
 
     origin = type(module).__module__

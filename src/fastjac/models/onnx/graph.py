@@ -1,4 +1,4 @@
-"""Networks from ONNX files: what leads from the input to the output, node by node."""
+"""Networks from ONNX files: a walk through the nodes from the input to the output."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_onnx(data: bytes, folder: pathlib.Path, output: str | None = None) -> N
 
 
 class _Walk:
-    """The nodes that an output needs, each followed after those before it."""
+    """A walk through the nodes that an output needs, each after its inputs."""
 
     def __init__(self, graph: Any, reader: Reader, output: str) -> None:
         self.reader = reader
@@ -108,7 +108,7 @@ class _Walk:
         return value
 
     def _has_columns(self, name: str, axes: Sequence[int | None]) -> bool:
-        """Return whether samples are columns: the first weights stand before what they multiply."""
+        """Return whether samples are columns, because the first weights are the left factor."""
         if len(axes) != 2 or (axes[0] is None and axes[1] not in (1, None)):
             return False
         data = {name}
@@ -138,7 +138,7 @@ class _Walk:
             reader.constants[node.output] = constant(node.attributes)
         elif data:
             reader.values[node.output] = apply(reader, node, data)
-            # Where several paths go on from an activation, it is the base of them all.
+            # If several nodes use an activation, it becomes the base of all of them.
             if self.uses[node.output] > 1 and has_factors(reader.values[node.output].terms):
                 with contextlib.suppress(ValueError):
                     reader.settled(node.output)

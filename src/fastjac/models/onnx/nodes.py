@@ -1,4 +1,4 @@
-"""What each ONNX operator makes of the tensors before it."""
+"""The ONNX operators: each returns the value of its output."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac.layers import Activation
-from fastjac.models.folding import Affine, Step, activation_of, affine, both_columns, normalisation, scale
 from fastjac.models.onnx.patterns import COMPLEMENT, FUNCTIONS, X, combine, has_factors
 from fastjac.models.onnx.reader import Reader
 from fastjac.models.onnx.shapes import flatten, reshape, squeeze, transpose, unsqueeze
 from fastjac.models.onnx.tensors import FLOATS
 from fastjac.models.onnx.values import Base, Limits, Node, Value
+from fastjac.models.steps import Affine, Step, activation_of, affine, both_columns, normalisation, scale
 
 
 def apply(reader: Reader, node: Node, data: list[str]) -> Value:
-    """Return what a node makes of the tensors called ``data``, and of constants."""
+    """Return the output of a node, of which the inputs ``data`` depend on the network's input."""
     if node.op in _TERMWISE:
         return _termwise(reader, node, data)
     if node.op == "Concat":
@@ -44,7 +44,7 @@ def constant(attributes: Mapping[str, Any]) -> Any:
 
 
 def _termwise(reader: Reader, node: Node, data: list[str]) -> Value:
-    """Return the terms of an elementwise node whose constants are single numbers; others are a scale."""
+    """Return the output of an elementwise node: terms if its constants are single numbers, else a scale."""
     arrays = {name: reader.constant(name) for name in node.inputs if name not in reader.values}
     values = [reader.values[name] for name in data]
     plain = all(array.size == 1 and array.ndim <= len(values[0].axes) for array in arrays.values())
@@ -68,7 +68,7 @@ def _termwise(reader: Reader, node: Node, data: list[str]) -> Value:
 
 
 def _scaled(reader: Reader, node: Node, value: Value, array: NDArray[Any]) -> Value:
-    """Return what adding, subtracting, multiplying by or dividing by a constant makes of a tensor."""
+    """Return the output of Add, Sub, Mul or Div with one constant input."""
     is_second = node.inputs[0] in reader.values
     name = node.inputs[is_second]
     if reader.opset < 7 and "axis" in node.attributes:
@@ -221,9 +221,9 @@ def _limited(value: Value, low: float, high: float) -> Value:
 
 
 def _softmax(reader: Reader, node: Node, value: Value) -> Value:
-    axis = node.attributes.get("axis", 1 if reader.opset < 13 else -1)
+    axis, count = node.attributes.get("axis", 1 if reader.opset < 13 else -1), len(value.axes)
     # Before opset 13 it was over all axes from this one on.
-    _whole(value, *(range(axis, len(value.axes)) if reader.opset < 13 and axis > 0 else [axis]))
+    _whole(value, *(range(axis + count if axis < 0 else axis, count) if reader.opset < 13 else [axis]))
     return value.then(Activation("softmax" if node.op == "Softmax" else "log_softmax"))
 
 
@@ -249,7 +249,7 @@ def _zip_map(reader: Reader, node: Node, value: Value) -> Value:
 
 
 def _plain(name: str, attribute: str = "", default: float = 0.0) -> Callable[[Reader, Node, Value], Value]:
-    """Return what follows an operator that is one of our activations."""
+    """Return the reader of an operator that is one of our activations."""
 
     def follow(reader: Reader, node: Node, value: Value) -> Value:
         parameter = float(node.attributes.get(attribute, default))

@@ -1,7 +1,7 @@
 """Activations that exporters spell out: x * sigmoid(x), x * (1 + erf(x / sqrt(2))) / 2 and their kin.
 
-What elementwise nodes make of a tensor x is read as a polynomial in x whose terms may have one factor
-f(p(x)). Whatever the order of the nodes, one activation has one such polynomial.
+The output of elementwise nodes is a polynomial in their input x, whose terms may have one factor f(p(x)).
+Each activation has one such polynomial, in whatever order an exporter writes its nodes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from fastjac.layers import Activation
-from fastjac.models.folding import Step, scale
+from fastjac.models.steps import Step, scale
 
 
 class Factor(NamedTuple):

@@ -83,7 +83,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 def output_of(graph: Any, name: str | None) -> str:
     """Return the output that is asked for, or the only one that is not a label.
 
-    That is the one of floats, or what a classifier's ZipMap makes of them.
+    It is of floats, or the output of a classifier's ZipMap.
     """
     names = [value.name for value in graph.output]
     if name is not None:

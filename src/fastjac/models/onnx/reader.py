@@ -1,4 +1,4 @@
-"""What is known of an ONNX graph's tensors, by their names."""
+"""The tensors of an ONNX graph by their names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.models.folding import Float64, as_float64
 from fastjac.models.onnx.patterns import X, activation_steps
 from fastjac.models.onnx.tensors import Tensors
 from fastjac.models.onnx.values import Node, Value
+from fastjac.models.steps import Float64, as_float64
 
 
 class Reader:
-    """What is known of a graph's tensors while its nodes are followed.
+    """The constants and values known so far, and access to them.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Reader:
     is_wide : bool
         Whether the network computes in float64.
     output_names : list of str or None
-        What the file calls the entries of the output.
+        The names of the entries of the output.
     """
 
     def __init__(self, weights: Sequence[Any], opset: int, tensors: Tensors) -> None:
@@ -45,7 +45,7 @@ class Reader:
         self.makers: dict[str, Node] = {}
 
     def settled(self, name: str) -> Value:
-        """Return a tensor as a base of its own, once for all that use it."""
+        """Return a tensor whose terms have become steps; all later users get the same one."""
         value = self.values[name]
         if value.terms != X:
             where = self.makers[name].where
@@ -72,7 +72,7 @@ class Reader:
         return as_float64(array, name)
 
     def spread(self, value: Value, array: NDArray[Any], what: str) -> tuple[Float64, Value]:
-        """Return a constant for each entry of a sample, or one for all of them, and the sizes it tells."""
+        """Return a constant, one number for each entry of a sample or (1,), and the value with its sizes."""
         array = as_float64(array, what)
         if array.ndim > len(value.axes):
             raise ValueError(f"{what} has shape {array.shape}, but the input has fewer axes: {value.shape}")

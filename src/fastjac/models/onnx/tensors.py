@@ -1,4 +1,4 @@
-"""The constants of an ONNX file: its tensors, those kept in files beside it, and what is computed of them."""
+"""The constants of an ONNX file: its tensors, tensors in files beside it, and arrays computed from them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ DOUBLE, _BFLOAT16, _EXTERNAL = 11, 16, 1
 
 
 class Tensors:
-    """Reads tensors, each time it is asked for one, and counts what they amount to.
+    """Reads tensors on demand, and counts their numbers.
 
     Attributes
     ----------
     size : int
-        Bytes of the model's file, and of those that it keeps tensors in.
+        Bytes of the model's file, and of the files with its tensors.
     budget : Budget
-        Twice what weights may come to: those in half precision are read, and cast.
+        Twice that of the weights, because weights in half precision are read and then cast.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -111,9 +111,9 @@ def _open_no_links(path: str, flags: int) -> int:
 def computed(
     op: str, inputs: list[NDArray[Any]], attributes: Mapping[str, Any], budget: Budget
 ) -> NDArray[Any] | None:
-    """Return what a node makes of constants, or None if it is not one that exporters leave in a file.
+    """Return the output of a node whose inputs are constants, None if fastjac does not compute it.
 
-    Shapes are constants too: arrays of objects where they have the batch in them.
+    Shapes are constants too. If one has the batch in it, it is an array of objects.
     """
     first = inputs[0]
     if op == "Cast":

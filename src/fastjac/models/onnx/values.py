@@ -1,7 +1,8 @@
-"""The tensors that a graph makes of its input: each is a few terms of one that stays as it is.
+"""The tensors that depend on the input of an ONNX graph.
 
-A node that is elementwise only adds to the terms, for it may be a part of an activation that an exporter
-spelled out. What follows settles them: they become the steps from one base to the next.
+Each is a sum of terms in a base tensor. Elementwise nodes only change the terms, because they may be parts of
+an activation that an exporter spelled out. Other nodes need a settled input: its terms become steps, and it
+becomes a new base.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from fastjac.models.folding import Step, clip
 from fastjac.models.onnx.patterns import Above, Terms, X
+from fastjac.models.steps import Step, clip
 
 
 class _Batch:
-    """Stands for the size of the batch in a shape that the file computes."""
+    """The size of the batch in a shape that the file computes."""
 
     def __repr__(self) -> str:
         return "batch"
@@ -25,7 +26,7 @@ BATCH = _Batch()
 
 
 class Node(NamedTuple):
-    """What an operator does: ``inputs`` and ``output`` are names of tensors."""
+    """A node of the graph. ``inputs`` and ``output`` are names of tensors."""
 
     op: str
     inputs: list[str]
@@ -35,14 +36,14 @@ class Node(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """A step that clips; clips in a row, of which exporters make one ReLU, become one."""
+    """A step that clips. Clips in a row become one, because exporters spell some ReLUs as two."""
 
     low: float
     high: float
 
 
 class Base(NamedTuple):
-    """A tensor, and the steps that make it of the one before; without one it is the input."""
+    """A tensor, as the base before it and the steps from there. The input has no base before it."""
 
     before: Base | None = None
     steps: tuple[Step | Limits, ...] = ()
@@ -60,8 +61,8 @@ class Base(NamedTuple):
 class Value(NamedTuple):
     """A tensor as ``terms`` of a ``base``.
 
-    ``axes`` are its sizes, None where the file does not say; the one at ``batch`` is not the sample's. A
-    batch that the file fixes at one sample is none.
+    ``axes`` are its sizes, None where the file gives none. The axis ``batch`` counts samples; it is None if
+    the file fixes one sample.
     """
 
     base: Base
@@ -89,7 +90,7 @@ class Value(NamedTuple):
         return f"({', '.join(names)})"
 
     def then(self, *steps: Step | Limits, axes: tuple[int | None, ...] | None = None) -> Value:
-        """Return what steps make of this tensor, which must be settled."""
+        """Return the tensor after some steps; this one must be settled."""
         if not steps:
             return self
         before = self.base

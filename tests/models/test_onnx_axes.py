@@ -1,0 +1,92 @@
+"""Where an ONNX file has the samples: rows, columns, and axes of 1 that come and go."""
+
+import numpy as np
+import pytest
+
+from fastjac.models.files import ModelError, load
+from support.onnx_files import assert_as_runtime, node, runtime, save, tensor, w
+
+X = w(5, 4)
+
+
+COLUMNS = [(4, 1), (4, "batch"), (4, 5), ("batch", 4, 1), (4,)]
+
+
+@pytest.mark.parametrize(
+    ("op", "shape"),
+    [*(("MatMul", shape) for shape in COLUMNS), *(("Gemm", shape) for shape in COLUMNS if len(shape) == 2)],
+)
+def test_samples_in_columns(op, shape, tmp_path):
+    b = w(3, 1) if len(shape) > 1 else w(3)
+    constants = [
+        tensor("m", w(4, 1)[:, 0] if shape == (4,) else w(4, 1)),
+        tensor("w", w(3, 4)),
+        tensor("b", b),
+    ]
+    nodes = [node("Sub", "x m", "n"), node("MatMul", "w n", "z"), node("Add", "z b", "a"), node("Tanh", "a")]
+    if op == "Gemm":
+        nodes[1:3] = [node("Gemm", "w n b", "a")]
+    path = save(tmp_path / "m.onnx", nodes, constants, shape=shape)
+    x = X.T if shape[-1] in ("batch", 5) else X[:1].T
+    if len(shape) == 1:
+        x = X[0]
+    elif len(shape) == 3:
+        x = X[..., None]
+    expected = runtime(path, np.ascontiguousarray(x))
+    samples = x.reshape(5, 4) if len(shape) == 3 else np.atleast_2d(x.T)
+    y, _ = load(path).value_and_jacobian(samples)
+    expected = expected.reshape(5, 3) if len(shape) == 3 else np.atleast_2d(expected.T)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("trans_a", [0, 1])
+@pytest.mark.parametrize("trans_b", [0, 1])
+@pytest.mark.parametrize("first", [True, False])
+def test_gemm_with_rows_and_columns(first, trans_a, trans_b, tmp_path):
+    weight_shape = (4, 3) if first else (3, 4)
+    if trans_b if first else trans_a:
+        weight_shape = weight_shape[::-1]
+    constants = [tensor("w", w(*weight_shape)), tensor("c", w(1, 3) if first else w(3, 1))]
+    # The samples are rows of x, and Gemm gets them as the rows of A or as the columns of B.
+    name = "x" if bool(trans_a if first else trans_b) != first else "t"
+    inputs = f"{name} w c" if first else f"w {name} c"
+    gemm = node("Gemm", inputs, transA=trans_a, transB=trans_b, alpha=0.5, beta=2.0)
+    nodes = [gemm] if name == "x" else [node("Transpose", "x", "t"), gemm]
+    path = save(tmp_path / "m.onnx", nodes, constants, shape=("n", 4))
+    expected = runtime(path, X)
+    y, _ = load(path).value_and_jacobian(X)
+    np.testing.assert_allclose(y, expected if first else expected.T, rtol=1e-5, atol=1e-6)
+
+
+def test_axes_of_one_come_and_go(tmp_path):
+    nodes = [
+        node("Unsqueeze", "x last", "u"),
+        node("Transpose", "u", "t", perm=[2, 0, 1]),
+        node("Squeeze", "t first", "q"),
+        node("Reshape", "q around", "r"),
+        node("MatMul", "r w", "z"),
+        node("Squeeze", "z second", "a"),
+        node("Softmax", "a"),
+    ]
+    constants = [
+        tensor("w", w(4, 3)),
+        tensor("last", np.array([-1])),
+        tensor("first", np.array([0])),
+        tensor("second", np.array([1, 2])),
+        tensor("around", np.array([-1, 1, 1, 4])),
+    ]
+    assert_as_runtime(save(tmp_path / "m.onnx", nodes, constants), X)
+
+
+@pytest.mark.parametrize("opset", [9, 12, 13])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_softmax_was_over_all_axes_from_one_on(axis, opset, tmp_path):
+    nodes = [node("Transpose", "x", "t", perm=[2, 0, 1]), node("Softmax", "t", axis=axis)]
+    path = save(tmp_path / "m.onnx", nodes, [], shape=("batch", 1, 2), opset=opset)
+    x = w(4, 1, 2)
+    if axis == 0 and opset == 13:
+        y, _ = load(path).value_and_jacobian(x[:, 0])
+        np.testing.assert_allclose(y, runtime(path, x)[..., 0].T, rtol=1e-5)
+        return
+    with pytest.raises(ModelError, match=rf"works along axis {axis} of \(2, batch, 1\), expected all of a"):
+        load(path)

@@ -1,0 +1,332 @@
+"""Files that would cost minutes or gigabytes if their readers believed them, by the reason."""
+
+import io
+import json
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+h5py = pytest.importorskip("h5py")
+helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
+
+
+# Archives.
+
+
+def archive(method=zipfile.ZIP_DEFLATED, **entries):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as file:
+        for name, data in entries.items():
+            file.writestr(name.replace("__", "."), data)
+    return stream.getvalue()
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def npy_header(text, data=b""):
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + data
+
+
+def claiming(data, size, compressed=None):
+    """Return an archive whose entries all claim to have ``size`` bytes."""
+    data = bytearray(data)
+    for mark, place in ((b"PK\1\2", 20), (b"PK\3\4", 18)):
+        start = data.find(mark)
+        while start >= 0:
+            if compressed is not None:
+                data[start + place : start + place + 4] = struct.pack("<I", compressed)
+            data[start + place + 4 : start + place + 8] = struct.pack("<I", size)
+            start = data.find(mark, start + 4)
+    return bytes(data)
+
+
+def many_entries(count):
+    name = b"a"
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    directory = (entry + name) * count
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count & 0xFFFF, count & 0xFFFF, len(directory), 0, 0)
+    return directory + end
+
+
+def described(count=1, **changes):
+    """Return an .npz file of ``save`` with one-unit layers, and a changed description."""
+    description = {"version": 1, "activations": ["tanh"] * count, "input_names": None, "output_names": None}
+    arrays = {
+        f"{letter}{number + 1}": np.ones((1, 1) if letter == "w" else 1)
+        for number in range(count)
+        for letter in "wb"
+    }
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays, fastjac=np.array(json.dumps(description | changes)))
+    return stream.getvalue()
+
+
+ZEROS = np.zeros((3000, 3000))
+ARCHIVES = {
+    "zeros": lambda: archive(w1__npy=npy(ZEROS), b1__npy=npy(np.zeros(3000))),
+    "zeros that claim to be few": lambda: claiming(archive(w1__npy=npy(ZEROS)), 400),
+    "zeros packed by bzip2 that claim to be few": lambda: claiming(
+        archive(zipfile.ZIP_BZIP2, w1__npy=npy(ZEROS)), 400
+    ),
+    "zeros packed by lzma that claim to be few": lambda: claiming(
+        archive(zipfile.ZIP_LZMA, w1__npy=npy(ZEROS)), 400
+    ),
+    "two gigabytes claimed": lambda: claiming(
+        archive(zipfile.ZIP_STORED, w1__npy=npy(np.zeros(3))), 2**31, 2**31
+    ),
+    "two gigabytes claimed of few": lambda: claiming(archive(w1__npy=npy(np.zeros(3))), 2**31),
+    "a shape of terabytes": lambda: archive(
+        w1__npy=npy_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1048576, 1048576), }\n")
+    ),
+    "a shape that overflows": lambda: archive(
+        w1__npy=npy_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 4), }\n")
+    ),
+    "a header of brackets": lambda: archive(w1__npy=npy_header(b"(" * 60000)),
+    "a header of digits": lambda: archive(
+        w1__npy=npy_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"1" * 900 + b"x")
+    ),
+    "a header of Python 2": lambda: archive(
+        w1__npy=npy_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1L, 1L), }\n", bytes(8))
+    ),
+    "many entries": lambda: many_entries(200_000),
+    "400 layers": lambda: described(400),
+    "1001 layers": lambda: described(1001),
+    "ten thousand layers": lambda: described(4999),
+    "many names": lambda: described(1, input_names=["a"] * 10**6),
+    "brackets for names": lambda: described(1, input_names=[[]] * 10**6),
+    "one input, a million outputs": lambda: archive(
+        w1__npy=npy(np.ones((1, 10**6), "f4")), b1__npy=npy(np.ones(10**6, "f4"))
+    ),
+    "a million inputs, one output": lambda: archive(
+        w1__npy=npy(np.ones((10**6, 1), "f4")), b1__npy=npy(np.ones(1, "f4"))
+    ),
+    "numbers of no bytes": lambda: archive(
+        w1__npy=npy_header(b"{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000000, 2), }\n")
+    ),
+}
+
+
+# Headers of safetensors.
+
+
+def safetensors(header, body=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def empty(shape=(0,)):
+    return {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+
+
+HEADERS = {
+    "many empty tensors": lambda: safetensors({f"w{number}": empty() for number in range(200_000)}),
+    "brackets": lambda: safetensors(b"[" * 10**7),
+    "pairs of brackets": lambda: safetensors(b'{"__metadata__":[' + b"[]," * 3 * 10**6 + b"[]]}"),
+    "much metadata": lambda: safetensors({"__metadata__": {f"{number}": "" for number in range(10**6)}}),
+    "a shape of many axes": lambda: safetensors({"w1": empty([1] * 10**6)}),
+    "terabytes": lambda: safetensors({"w1": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+    "a header of exabytes": lambda: struct.pack("<Q", 2**62) + b"{}",
+    "a header of nearly the file": lambda: safetensors(b"{" + b" " * 10**7),
+}
+
+
+# Graphs.
+
+
+def field(number, data):
+    """Return a field of protobuf that holds bytes."""
+    size, text = len(data), b""
+    while size > 127:
+        text += bytes([size & 127 | 128])
+        size >>= 7
+    return bytes([number << 3 | 2]) + text + bytes([size]) + data
+
+
+def graph(*parts):
+    return field(7, b"".join(parts))
+
+
+def nested(depth):
+    """Return a graph in an attribute of a node of a graph, and so on."""
+    data = b""
+    for _ in range(depth):
+        data = field(1, field(5, field(6, data)))
+    return graph(data)
+
+
+def model(nodes, constants=(), shape=("batch", 4)):
+    value = helper.make_tensor_value_info
+    inputs, outputs = [value("x", TensorProto.FLOAT, shape)], [value("y", TensorProto.FLOAT, None)]
+    made = helper.make_graph(nodes, "graph", inputs, outputs, list(constants))
+    opsets = [helper.make_opsetid("", 20)]
+    return helper.make_model(made, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+def chain(op, count, *others, shape=("batch", 4), constants=()):
+    """Return a model of one operator many times."""
+    nodes = [helper.make_node(op, [f"t{n}", *others], [f"t{n + 1}"]) for n in range(count)]
+    nodes[0].input[0], nodes[-1].output[0] = "x", "y"
+    return model(nodes, constants, shape)
+
+
+def tensor(name, *shape):
+    return numpy_helper.from_array(np.ones(shape, "f4"), name)
+
+
+def doubled(op, count):
+    nodes = [helper.make_node(op, [f"w{n}", f"w{n}"], [f"w{n + 1}"], axis=0) for n in range(count)]
+    return model([*nodes, helper.make_node("Add", ["x", f"w{count}"], ["y"])], [tensor("w0", 4)])
+
+
+def spread_out():
+    nodes = [helper.make_node("Add", ["row", "column"], ["w"]), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    return model(nodes, [tensor("row", 1, 10_000), tensor("column", 10_000, 1)], ("batch", 10_000))
+
+
+HALF_A_MILLION = 500_000
+GRAPHS = {
+    "empty nodes": lambda: graph(b"\x0a\0" * HALF_A_MILLION),
+    "empty tensors": lambda: graph(b"\x2a\0" * HALF_A_MILLION),
+    "empty attributes": lambda: graph(field(1, b"\x2a\0" * HALF_A_MILLION)),
+    "empty names": lambda: graph(field(1, b"\x0a\0" * HALF_A_MILLION)),
+    "empty descriptions": lambda: b"\x72\0" * HALF_A_MILLION,
+    "unknown fields": lambda: graph(b"\xf2\x06\0" * HALF_A_MILLION),
+    "numbers": lambda: graph(b"\xf0\x06\0" * HALF_A_MILLION),
+    "sizes of a tensor": lambda: graph(field(5, b"\x08\x01" * HALF_A_MILLION)),
+    "ten megabytes of integers": lambda: graph(field(5, field(7, b"\1" * 10**7))),
+    "ten megabytes of floats, one by one": lambda: graph(field(5, b"\x25\0\0\0\0" * (2 * 10**6))),
+    "graphs in graphs": lambda: nested(20_000),
+    "a field beyond the file": lambda: b"\x3a\xff\xff\xff\xff\x0f",
+    "a field of exabytes": lambda: b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+    "many nodes": lambda: chain("Relu", 20_000),
+    "many more nodes": lambda: chain("Relu", 40_000),
+    "many terms": lambda: chain("Add", 12_000, "c", constants=[tensor("c", 1)]),
+    "many scales": lambda: chain("Mul", 12_000, "c", constants=[tensor("c", 4)]),
+    "many activations": lambda: chain("Tanh", 12_000),
+    "diagonal layers": lambda: chain("Tanh", 10, shape=("batch", 4096)),
+    "a wide input": lambda: chain("Relu", 1, shape=("batch", 10**12)),
+    "one matrix very often": lambda: chain(
+        "MatMul", 1000, "w", shape=("batch", 200), constants=[tensor("w", 200, 200)]
+    ),
+    "one wide scale very often": lambda: chain(
+        "Mul", 5000, "c", shape=("batch", 5000), constants=[tensor("c", 5000)]
+    ),
+    "doubled constants": lambda: doubled("Concat", 60),
+    "a row and a column": spread_out,
+    "a thousand layers": lambda: chain(
+        "MatMul", 1000, "w", shape=("batch", 1), constants=[tensor("w", 1, 1)]
+    ),
+    "a layer too many": lambda: chain("MatMul", 1001, "w", shape=("batch", 1), constants=[tensor("w", 1, 1)]),
+}
+# Keras' files.
+
+
+def hdf5(change):
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        change(file)
+    return stream.getvalue()
+
+
+def dense(name="dense"):
+    return {"class_name": "Dense", "config": {"name": name, "activation": "tanh"}}
+
+
+def keras(config, weights=None):
+    """Return a .keras file of a configuration, given as text or as layers of a Sequential."""
+    if not isinstance(config, str):
+        config = {"class_name": "Sequential", "config": {"name": "s", "layers": config}}
+        config = json.dumps(config)
+    weights = weights or hdf5(
+        lambda file: file.create_dataset("layers/dense/vars/0", data=np.ones((4, 4), "f4"))
+    )
+    return archive(config__json=config.encode(), **{"model__weights.h5": weights})
+
+
+def start(*shape):
+    return {"class_name": "InputLayer", "config": {"name": "input", "batch_shape": [None, *shape]}}
+
+
+def doubling(depth):
+    """Return a model that has one model twice, which has another twice, and so on."""
+    inner = {"class_name": "Dropout", "config": {"name": "m0"}}
+    for number in range(1, depth):
+        call = [[[f"m{number - 1}", 0, 0, {}]]]
+        layers = [
+            {"class_name": "InputLayer", "config": {"name": "in"}, "inbound_nodes": []},
+            {**inner, "inbound_nodes": [[["in", 0, 0, {}]], *call]},
+        ]
+        ends = {"output_layers": [[f"m{number - 1}", 1, 0]]}
+        inner = {"class_name": "Functional", "config": {"name": f"m{number}", "layers": layers, **ends}}
+    return [start(4), inner]
+
+
+def linked(file):
+    file["layers/dense/vars/0"] = np.zeros(10**5)
+    for number in range(10_000):
+        file[f"{number}"] = file["layers/dense/vars/0"]
+
+
+def described_in(text):
+    def change(file):
+        file.attrs.create("model_config", text, dtype=h5py.string_dtype(length=len(text)))
+
+    return lambda: hdf5(change)
+
+
+KERAS = {
+    "spaces": (".keras", lambda: keras(" " * 10**7)),
+    "brackets": (".keras", lambda: keras("[" * 10**6)),
+    "zeros that claim to be few": (".keras", lambda: claiming(keras("{}", bytes(10**8)), 1000)),
+    "models in models, twice each": (".keras", lambda: keras(doubling(40))),
+    "a wide input": (
+        ".keras",
+        lambda: keras([start(10**12), {"class_name": "Rescaling", "config": {"name": "r"}}]),
+    ),
+    "a layer too many": (
+        ".keras",
+        lambda: keras([start(4), *[{"class_name": "ReLU", "config": {"name": "r"}}] * 1001]),
+    ),
+    "diagonal layers": (
+        ".keras",
+        lambda: keras([start(4000), *({"class_name": "ELU", "config": {"name": f"{n}"}} for n in range(9))]),
+    ),
+    "one array by many names": (".h5", lambda: hdf5(linked)),
+    "packed zeros": (
+        ".h5",
+        lambda: hdf5(lambda file: file.create_dataset("0", data=ZEROS, compression="gzip")),
+    ),
+    "an empty array of terabytes": (
+        ".h5",
+        lambda: hdf5(lambda file: file.create_dataset("0", (10**6, 10**6), "f4")),
+    ),
+    "many groups": (".h5", lambda: hdf5(lambda file: [file.create_group(f"{n}") for n in range(30_000)])),
+    "a configuration of brackets": (".h5", described_in(b"[" * 60_000)),
+}
+
+
+# Text.
+
+
+def nnet(*sizes, body):
+    numbers = ",".join(["1"] * sizes[0])
+    head = f"{len(sizes) - 1},{sizes[0]},{sizes[-1]},9,\n{','.join(map(str, sizes))},\n0,\n"
+    ends = f"-{numbers.replace(',', ',-')},\n{numbers},\n{numbers},1,\n{numbers},1,\n"
+    return head + ends + body
+
+
+TEXTS = {
+    "one long line": lambda: "0," * (5 * 10**6),
+    "many lines": lambda: nnet(1, 3 * 10**6, body="1\n" * (6 * 10**6)),
+    "comments": lambda: "//\n" * (3 * 10**6),
+    "sizes that are not there": lambda: nnet(4, 10**9, body="1,1,1,1,\n"),
+    "many small layers": lambda: nnet(*[1] * 2000, body="1\n" * 4000),
+    "honest": lambda: nnet(1000, 2500, body=("0," * 1000 + "\n") * 2500 + "1\n" * 2500),
+}
