@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastjac import embedding, notebook
 from fastjac.arguments import few
@@ -15,7 +15,7 @@ from fastjac.batches.sensitivity import Reduction, sensitivity
 from fastjac.batches.threads import Threads, thread_count
 from fastjac.kernels.functions import TARGET
 from fastjac.kernels.packing import Packed
-from fastjac.layers import RELU, SOFTMAX, Activation, Layer, as_layers
+from fastjac.layers import RELU, SOFTMAX, Activation, FloatDType, Layer, as_layers
 from fastjac.plan import Plan
 
 Array = NDArray[Any]
@@ -80,7 +80,7 @@ class Network:
         layers: Sequence[Any],
         activation: str | Activation | Sequence[str | Activation] = RELU,
         head: str | Activation = SOFTMAX,
-        dtype: DTypeLike | None = None,
+        dtype: FloatDType | None = None,
         *,
         input_names: Sequence[str] | None = None,
         output_names: Sequence[str] | None = None,
@@ -328,7 +328,7 @@ class Network:
         *,
         activation: str | Activation | Sequence[str | Activation] | None = None,
         head: str | Activation | None = None,
-        dtype: DTypeLike | None = None,
+        dtype: FloatDType | None = None,
         input_names: Sequence[str] | None = None,
         output_names: Sequence[str] | None = None,
     ) -> Network:

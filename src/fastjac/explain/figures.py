@@ -40,7 +40,7 @@ def bars(attribution: Drawn, outputs: Sequence[int], k: int) -> Figure:
     for m, top, axes in zip(outputs, tops, panels, strict=True):
         values = [value for _, value in top]
         axes.barh(range(len(top)), values, color=[POSITIVE if value > 0 else NEGATIVE for value in values])
-        axes.set_yticks(range(len(top)), [name for name, _ in top])
+        axes.set_yticks(range(len(top)), [name for name, _ in top], parse_math=False)
         axes.invert_yaxis()
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_title(attribution.outputs[m], parse_math=False)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import DTypeLike
-
 from fastjac.layers import Activation
 from fastjac.network import Network
 
@@ -47,7 +45,7 @@ def network(
     layers: Sequence[Any],
     activation: str | Activation | Sequence[str | Activation],
     head: str | Activation,
-    dtype: DTypeLike | None = None,
+    dtype: Any = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     budget: Budget | None = None,
