@@ -1,5 +1,6 @@
 """What `load` may cost: processor time and memory by the size of the file, measured in a process apart."""
 
+import itertools
 import os
 
 import numpy as np
@@ -124,6 +125,24 @@ def test_large_networks(suffix, dtype, loader, tmp_path):
         constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
         path.write_bytes(model(nodes, constants, ("batch", 1000)))
     assert assert_cheap(loader, path, **options) == "loaded"
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("sizes", [(1, 10**6), (10**6, 1), (1, 3 * 10**5, 1), (2, 10, 4 * 10**5)], ids=str)
+def test_saved_networks_of_odd_shapes(sizes, suffix, dtype, loader, tmp_path):
+    path = tmp_path / f"m{suffix}"
+    layers = [(rng.normal(size=size).astype(dtype), None) for size in itertools.pairwise(sizes)]
+    save(Network(layers, "tanh", "identity"), path)
+    assert assert_cheap(loader, path) == "loaded"
+
+
+@pytest.mark.parametrize("size", [249_000, 10**6])
+def test_packed_networks_of_one_input(size, loader, tmp_path):
+    path = tmp_path / "m.npz"
+    np.savez_compressed(path, w1=np.zeros((1, size), "f4"))
+    outcome = assert_cheap(loader, path, activation="relu", head="identity")
+    assert (outcome == "loaded") == (size == 249_000)
 
 
 def test_large_weights_beside_the_file(loader, tmp_path):

@@ -328,5 +328,5 @@ TEXTS = {
     "comments": lambda: "//\n" * (3 * 10**6),
     "sizes that are not there": lambda: nnet(4, 10**9, body="1,1,1,1,\n"),
     "many small layers": lambda: nnet(*[1] * 2000, body="1\n" * 4000),
-    "honest": lambda: nnet(1000, 2500, body=("0," * 1000 + "\n") * 2500 + "1\n" * 2500),
+    "honest": lambda: nnet(500, 5000, body=("0," * 500 + "\n") * 5000 + "1\n" * 5000),
 }

@@ -153,7 +153,10 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".fastjac-{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # Some file systems tell only here that there is no room.
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):

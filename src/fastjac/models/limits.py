@@ -11,8 +11,8 @@ from fastjac.network import Network
 MOST_LAYERS = 1000
 # A number of a file takes up to 40 bytes of memory, with all copies on the way to a packed network.
 _FREE_NUMBERS = 1_000_000
-# A layer's panels are this many inputs wide at least.
-_NARROWEST = 16
+# The panels of a layer are padded: with one input, a unit takes about as much as four numbers do.
+_PADDING = 3
 
 
 class Budget:
@@ -38,7 +38,7 @@ class Budget:
 
     def spend_on_layer(self, fan_in: int, fan_out: int) -> None:
         """Count the weights of a layer as they are packed."""
-        self.spend((max(fan_in, _NARROWEST) + 1) * fan_out)
+        self.spend((fan_in + _PADDING) * fan_out)
 
 
 def network(
