@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from attacks.cases import options
 from fastjac.batches.threads import cores
 from support.oracles import Case
+from support.thread_scripts import threads_left, threads_of_process
 
 THREADS = max(4, cores())  # Helpers are started for as many as there are cores.
 MOST_SECONDS = 120  # A process that takes longer to end hangs.
@@ -41,6 +41,7 @@ def victim():
     expected = [
         [one.tobytes() for one in net.value_and_jacobian(x)] for net, x in zip(nets, batches, strict=True)
     ]
+    before = threads_of_process()
     for call in calls:
         call()
     seen = {"sent here": 0, "interrupted": 0, "completed": 0, "wrong": 0}
@@ -70,16 +71,8 @@ def victim():
     for net, x, right in zip(nets, batches, expected, strict=True):
         got = [one.tobytes() for one in net.value_and_jacobian(x, threads=THREADS)]
         seen["wrong"] += got != right
-    # Those of an executor that was replaced end when they notice.
-    deadline = time.monotonic() + 20
-    while _helpers() > THREADS - 1 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    seen["helpers"] = _helpers()
+    seen["threads too many"] = threads_left(before + THREADS - 1)
     print(json.dumps(seen), flush=True)
-
-
-def _helpers():
-    return sum(thread is not threading.main_thread() for thread in threading.enumerate())
 
 
 def main():
@@ -104,7 +97,7 @@ def main():
         wrong.append(f"it ended with {process.returncode}")
     if not seen:
         wrong.append("it told nothing")
-    elif seen["wrong"] or seen["helpers"] > THREADS - 1:
+    elif seen["wrong"] or seen["threads too many"]:
         wrong.append("results are wrong, or threads are left")
     about = f"{sent} Ctrl-C in {took:.1f} s against {THREADS} threads; {seen}"
     if wrong:
