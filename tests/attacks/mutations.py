@@ -113,7 +113,7 @@ def _damaged_archive(rng, data):
         elif kind < 0.95:
             entries.append([entries[at][0] + "x", entries[at][1]])
         else:
-            entries[at][0] = str(_damaged(rng, entries[at][0].encode()), "latin-1") or "x"
+            entries[at][0] = str(_damaged(rng, entries[at][0].encode()).replace(b"\0", b""), "latin-1") or "x"
     stream = io.BytesIO()
     method = zipfile.ZIP_DEFLATED if rng.random() < 0.5 else zipfile.ZIP_STORED
     with zipfile.ZipFile(stream, "w", method) as archive, warnings.catch_warnings():
