@@ -8,7 +8,7 @@ import tracemalloc
 
 import numpy as np
 
-from support.guard_pages import guarded, guarded_copy, read_only
+from support.guard_pages import PAGE, guarded, guarded_copy, read_only
 from support.oracles import Case, assert_right, near_corner
 
 SHAPES = [
@@ -51,14 +51,36 @@ def calls(net, x, v, u, at):
     return net.value_and_jacobian(x, out=(buffer(m), buffer(m, n)))
 
 
-def guard(at, dtype, batch):
-    """Run all methods with every array, the network's own included, next to inaccessible pages."""
+def place_at_guard_pages(at):
+    """Have each array of networks made from now on, workspaces included, next to inaccessible pages."""
     from fastjac.kernels import context, packing
 
-    packing.aligned_zeros = lambda size, dtype: guarded(max(size, 1), dtype, at, 64)
-    context.Context._integers = lambda self, values: int(
-        self._keep(guarded_copy(values.astype(np.int64), at)).ctypes.data
-    )
+    def zeros(size, dtype):
+        return guarded(max(size, 1), dtype, at, 64)
+
+    def integers(self, values):
+        return self._keep(guarded_copy(values.astype(np.int64), at))
+
+    def records(self, kind, count=1):
+        self._keep(made := guarded(count, kind, at, 8))
+        return made
+
+    packing.aligned_zeros = context.aligned_zeros = zeros
+    context.Arena.integers, context.Arena.records = integers, records
+
+
+def assert_at_guard_pages(net, at):
+    """Assert that all memory of a network that was called is where `place_at_guard_pages` puts it."""
+    (context,) = net._calls.contexts.made
+    for array in [*net.packed.arrays, *context.arena.arrays]:
+        start = array.ctypes.data
+        gap = start % PAGE if at == "start" else -(start + array.nbytes) % PAGE
+        assert gap < 64, f"{array.dtype} {array.shape} is {gap} bytes from a guard page"
+
+
+def guard(at, dtype, batch):
+    """Run all methods with every array, the network's own included, next to inaccessible pages."""
+    place_at_guard_pages(at)
     rng = np.random.default_rng(0)
     for widths in SHAPES:
         for head in HEADS:
@@ -69,6 +91,7 @@ def guard(at, dtype, batch):
             x, v, u = (rng.standard_normal((*lead, n)) for n in (widths[0], widths[-1], widths[0]))
             x, v, u = (a.astype(net.dtype) for a in (x, v, u))
             y, jac = calls(net, x, v, u, at)
+            assert_at_guard_pages(net, at)
             for i in np.ndindex(*lead):
                 if not near_corner(net, x[i]):
                     assert_right(net, x[i], y[i], jac[i])
