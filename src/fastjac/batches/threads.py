@@ -6,11 +6,12 @@ that has not begun, so callers cannot block each other, however many there are a
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from operator import index
+from queue import SimpleQueue
 from typing import Literal
 
 Chunk = tuple[int, int]
@@ -50,14 +51,11 @@ def run(work: Callable[[int, int], object], chunks: Iterator[Chunk], helpers: in
             work(*chunk)
         return
     job = _Job(work, chunks)
-    asked: list[Future[None]] = []
     try:
-        asked = _helpers.ask(job.help, helpers)
+        _helpers.ask(job.help, helpers)
         job.work()
     finally:
         job.finish()
-        for future in asked:
-            future.cancel()
     if job.error is not None:
         raise job.error
 
@@ -123,24 +121,37 @@ class _Job:
 
 
 class _Helpers:
-    """The threads that all callers share."""
+    """The threads that all callers share.
+
+    They take work from a queue whose ``put`` may interrupt itself: a handler of a signal, or Ctrl-C, comes
+    anywhere, and an executor's locks are waited for or stay locked then.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._asked: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._growing = threading.Lock()
         self._size = 0
-        self._executor = ThreadPoolExecutor(1)
 
-    def ask(self, function: Callable[[], None], helpers: int) -> list[Future[None]]:
+    def ask(self, function: Callable[[], None], helpers: int) -> None:
         """Let ``helpers`` threads call a function, when they are free.
 
         There is a thread for each other core, or as many as one caller wants.
         """
-        with self._lock:
-            if self._size < helpers:
-                self._executor.shutdown(wait=False)
-                self._size = max(helpers, cores() - 1)
-                self._executor = ThreadPoolExecutor(self._size, thread_name_prefix="fastjac")
-            return [self._executor.submit(function) for _ in range(helpers)]
+        size = max(helpers, cores() - 1)
+        if self._size < size and self._growing.acquire(blocking=False):
+            try:
+                while self._size < size:
+                    self._size += 1
+                    _thread.start_new_thread(self._serve, ())
+            finally:
+                self._growing.release()
+        for _ in range(helpers):
+            self._asked.put(function)
+
+    def _serve(self) -> None:
+        threading.current_thread().name = "fastjac"
+        while True:
+            self._asked.get()()
 
 
 _helpers = _Helpers()

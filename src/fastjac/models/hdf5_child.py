@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import sys
 from typing import Any
 
 # Limits on a reading: bytes and seconds, with an extra for each byte of the file.
 _MEMORY, _MEMORY_FOR_A_BYTE = 50 * 10**6, 20
-_SECONDS, _BYTES_IN_A_SECOND = 2, 10**7
+_SECONDS, _BYTES_IN_A_SECOND = 1.8, 10**7
 _MOST_OBJECTS = 20_000
 MISSING, REFUSED = 3, 4
 
@@ -102,8 +103,8 @@ def _limit(size: int) -> None:
     """End this process where it takes more than a file of ``size`` bytes warrants."""
     import resource
 
-    seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime + _SECONDS + size / _BYTES_IN_A_SECOND
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 2))
+    # To the tick; a limit of the system would be whole seconds.
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS + size / _BYTES_IN_A_SECOND)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):  # Only Linux tells, and heeds.
         with open("/proc/self/statm") as file:

@@ -146,6 +146,8 @@ def _activation(given: Any, where: str, shape: Shape) -> list[Step]:
     name = given if isinstance(given, str) else "linear"
     if isinstance(given, FileLayer):
         return steps_of(given, shape)
+    if isinstance(given, (bool, int, float, list, dict)):  # from a file
+        raise ValueError(f"{where} has the activation {given!r}, expected a name")
     if given is not None and not isinstance(given, str):
         import keras
 
