@@ -4,6 +4,7 @@ Real processes throughout. Where it does not matter what is compiled, it is a sm
 the same way through `fastjac.kernels.cache` as the routines do.
 """
 
+import compileall
 import os
 import re
 import shutil
@@ -174,6 +175,14 @@ def test_one_dtype_alone_is_warmed_up():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("float32 ") and len(done.stdout.splitlines()) == 2
+
+
+def test_a_package_of_bytecode_alone_is_told_from_others(copy, homeless):
+    assert compileall.compile_dir(copy, quiet=1, legacy=True)
+    for source in copy.rglob("*.py"):
+        source.unlink()
+    assert run(SMALL, copy, **homeless) == (["42", "compiled"], "")
+    assert run(SMALL, copy, **homeless) == (["42", "found"], "")
 
 
 def test_whoever_waits_for_the_compiler_is_told(copy, homeless):
