@@ -19,6 +19,8 @@ def rounded_once(net, x):
     """
     a, variance = x.astype(np.float64), np.zeros(x.size)
     jac = np.eye(x.size)
+    # The rounding of an earlier product has the same variance behind the later ones as their own.
+    rounded = np.sqrt(max(len(net.layers) - 1, 1))
     for layer in in_dtype(net.layers, np.float64):
         z = a @ layer.w + layer.b
         variance = (a**2 + variance) @ layer.w**2 + z**2
@@ -28,15 +30,15 @@ def rounded_once(net, x):
             a, size = reference._head(z, layer.activation), size + s @ size
             shift = 2 * np.sqrt(variance.max())
             if layer.activation.name == "softmax":
-                return np.max(s * (1 + shift)), np.max(s[:, None] * size) * (1 + shift)
-            return np.max(np.abs(a)) + shift, np.max(size) * (1 + shift)
+                return np.max(s * (1 + shift)), rounded * np.max(s[:, None] * size) * (1 + shift)
+            return np.max(np.abs(a)) + shift, rounded * np.max(size) * (1 + shift)
         slope = np.abs(reference.slope(z, layer.activation))
         # A smooth activation's slope is as wrong as its argument.
         smooth = layer.activation.name not in ("identity", "relu", "leaky_relu", "relu6", "hard_tanh")
         jac = size * (slope + smooth * np.sqrt(variance))[:, None]
         a = reference.elementwise(z, layer.activation)
         variance = slope**2 * variance + a**2
-    return np.max(np.sqrt(variance)), np.max(jac)
+    return np.max(np.sqrt(variance)), rounded * np.max(jac)
 
 
 def errors(net, x):
