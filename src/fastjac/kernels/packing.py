@@ -121,8 +121,9 @@ class Packed:
             and not (self.forward[i] or raw)
         }
         carries = not raw and carrying_pays(plan, self.dtype.itemsize, target)
+        ready = self.rows | {i: self.weights[i] for i, forward in enumerate(self.forward) if forward}
         self.across = [
-            self.weights[i] if self.forward[i] else self.rows.get(i, pack_panels(layer.w, target))
+            ready[i] if i in ready else pack_panels(layer.w, target)
             for i, layer in enumerate(layers)
             if carries
         ]
