@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastjac.arguments import as_outputs, as_samples
 from fastjac.batches.chunks import call_terms, plain, sample_costs
 from fastjac.batches.threads import Threads, thread_count
-from fastjac.kernels.context import Contexts
+from fastjac.kernels.contexts import Contexts
 from fastjac.kernels.functions import TARGET, bound
 from fastjac.kernels.packing import Packed
 from fastjac.kernels.signatures import RAW

@@ -13,9 +13,14 @@ from fastjac.arguments import few
 from fastjac.batches.calls import Calls, results
 from fastjac.batches.sensitivity import Reduction, sensitivity
 from fastjac.batches.threads import Threads, thread_count
+from fastjac.graph import Value
+from fastjac.graph.folding import as_graph, chain, of_layers
+from fastjac.graph.plan import GraphPlan
+from fastjac.graph.texts import summary, table
 from fastjac.kernels.functions import TARGET
 from fastjac.kernels.packing import Packed
-from fastjac.layers import RELU, SOFTMAX, Activation, FloatDType, Layer, as_layers
+from fastjac.kernels.tapes import PackedGraph
+from fastjac.layers import RELU, SOFTMAX, Activation, Default, FloatDType, Layer, as_layers
 from fastjac.plan import Plan
 
 Array = NDArray[Any]
@@ -24,13 +29,14 @@ _ONE = 1  # Python has one integer 1: to ask for identity takes no call.
 
 
 class Network:
-    """A multilayer perceptron whose output and Jacobian come from one compiled routine.
+    """A network whose output and Jacobian come from one compiled routine.
 
     Parameters
     ----------
-    layers : sequence of (w, b), or of (w, b, activation)
+    layers : sequence of (w, b), or of (w, b, activation), or Value
         Weights (fan_in, fan_out) and bias (fan_out,) or None of each affine layer, inputs first. Copied.
-        The layers of another network have their activations with them.
+        The layers of another network have their activations with them. Or a value of `fastjac.graph`, for a
+        network that is no chain of layers; it has its activations with it too.
     activation : str or sequence of str, default "relu"
         Of all hidden layers, or one for each: ``"tanh"``, ``"leaky_relu(0.2)"``, ...; the names are in
         `fastjac.layers.ACTIVATIONS`.
@@ -65,19 +71,20 @@ class Network:
            [-0.25,  0.25]])
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...]  # of a chain; other networks have their `graph` alone
     n_inputs: int
     n_outputs: int
-    plan: Plan
+    plan: Plan | GraphPlan
     dtype: np.dtype[Any]
     input_names: tuple[str, ...] | None
     output_names: tuple[str, ...] | None
-    packed: Packed
+    packed: Packed | PackedGraph
     _calls: Calls
+    _value: Value | None
 
     def __init__(
         self,
-        layers: Sequence[Any],
+        layers: Sequence[Any] | Value,
         activation: str | Activation | Sequence[str | Activation] = RELU,
         head: str | Activation = SOFTMAX,
         dtype: FloatDType | None = None,
@@ -85,16 +92,30 @@ class Network:
         input_names: Sequence[str] | None = None,
         output_names: Sequence[str] | None = None,
     ) -> None:
-        if "layers" in self.__dict__:
+        if "packed" in self.__dict__:
             raise AttributeError("a Network is immutable: __init__ cannot run again")
-        checked = as_layers(layers, activation, head, dtype)
-        sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
+        packed: Packed | PackedGraph
+        value, given = None, layers
+        if isinstance(layers, Value):
+            for name, argument in (("activation", activation), ("head", head)):
+                if not isinstance(argument, Default):
+                    raise TypeError(f"{name} is given, but a value of fastjac.graph has its activations with it")
+            value, kind = as_graph(layers, dtype)
+            given, activation = chain(value), RELU
+        if given is not None:
+            value, checked = None, as_layers(given, activation, head, dtype)
+            sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
+            packed = Packed(checked, Plan(sizes), TARGET)
+            self.__dict__["layers"] = checked
+        else:
+            assert value is not None
+            packed = PackedGraph(value, GraphPlan(value), kind, TARGET)
+            sizes = packed.plan.sizes
         names = _names(input_names, "input_names", sizes[0])
         outputs = _names(output_names, "output_names", sizes[-1])
-        packed = Packed(checked, Plan(sizes), TARGET)
         # Past __setattr__, which refuses.
         self.__dict__.update(
-            layers=checked,
+            _value=value,
             n_inputs=sizes[0],
             n_outputs=sizes[-1],
             plan=packed.plan,
@@ -356,14 +377,23 @@ class Network:
             output_names=outputs if output_names is None else output_names,
         )
 
+    @property
+    def graph(self) -> Value:
+        """What the network computes, as a value of `fastjac.graph`, in the network's dtype."""
+        return of_layers(self.layers) if self._value is None else self._value
+
     def _arguments(self) -> tuple[Any, ...]:
         """Return what makes this network again."""
+        if self._value is not None:
+            return self._value, RELU, SOFTMAX, self.dtype, self.input_names, self.output_names
         pairs = [(layer.w, layer.b) for layer in self.layers]
         *hidden, head = [layer.activation for layer in self.layers]
         return pairs, hidden, head, self.dtype, self.input_names, self.output_names
 
     def __getattr__(self, name: str) -> Any:
-        if "layers" not in self.__dict__ and name in Network.__annotations__:
+        if name == "layers" and "packed" in self.__dict__:
+            raise AttributeError("this Network is no chain, so it has no layers: see its graph")
+        if "packed" not in self.__dict__ and name in Network.__annotations__:
             raise AttributeError(f"this Network has no {name}: its __init__ has not run to the end")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -383,14 +413,18 @@ class Network:
         return _rebuild_subclass, (kind, self._arguments()), added or None
 
     def __repr__(self) -> str:
+        if self._value is not None:
+            return f"Network({self.n_inputs} -> {summary(self._value)} -> {self.n_outputs}, {self.dtype})"
         steps = " -> ".join(f"{layer.b.size} {layer.activation}" for layer in self.layers)
         return f"Network({self.n_inputs} -> {steps}, {self.dtype})"
 
     def _repr_html_(self) -> str:
-        rows = [(i, *layer.w.shape, layer.activation) for i, layer in enumerate(self.layers, 1)]
         title = f"Network({self.n_inputs} -> {self.n_outputs}, {self.dtype})"
         named = {"inputs": self.input_names, "outputs": self.output_names}
         below = "; ".join(f"{kind}: {few(names)}" for kind, names in named.items() if names)
+        if self._value is not None:
+            return notebook.table(title, ["value", "of", "entries", "operation"], table(self._value), below)
+        rows = [(i, *layer.w.shape, layer.activation) for i, layer in enumerate(self.layers, 1)]
         return notebook.table(title, ["layer", "inputs", "units", "activation"], rows, below)
 
 

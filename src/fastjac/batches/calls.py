@@ -23,7 +23,7 @@ from fastjac.batches.chunks import (
     rows,
     sample_costs,
 )
-from fastjac.kernels.context import Context, Contexts
+from fastjac.kernels.contexts import Contexts, new_context
 from fastjac.kernels.functions import bound, step
 from fastjac.kernels.packing import Packed
 from fastjac.kernels.signatures import SIGNATURES
@@ -197,7 +197,7 @@ class Calls:
                 raise TypeError(f"{label} must be an ndarray, got None")
         arrays = as_outputs(outputs, dict(zip(labels, shapes, strict=True)), self.dtype, inputs)
         samples, cost = math.prod(lead), self.costs[name]
-        context, releases = Context(self._packed), samples * cost > HELD
+        context, releases = new_context(self._packed), samples * cost > HELD
         everything = [inputs[label] for label in signature.inputs] + list(arrays)
         return step(name, self.dtype, context, everything, out, samples, releases)
 

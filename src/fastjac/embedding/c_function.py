@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac.embedding import records
-from fastjac.kernels.context import Context
+from fastjac.kernels.contexts import new_context
 from fastjac.kernels.packing import Packed
 
 _NUMBERS = {"float32": ("float", ctypes.c_float), "float64": ("double", ctypes.c_double)}
@@ -42,7 +42,7 @@ class CFunction:
     """
 
     def __init__(self, packed: Packed) -> None:
-        memory = Context(packed)
+        memory = new_context(packed)
         record = records.make(packed, memory)
         _records.append(record)
         name, kind = _NUMBERS[packed.dtype.name]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fastjac.embedding import records
 from fastjac.kernels.cache import Overloads
-from fastjac.kernels.context import Context
+from fastjac.kernels.contexts import new_context
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
 from fastjac.kernels.packing import Packed
 from fastjac.kernels.routines import MISMATCH
@@ -80,7 +80,7 @@ class _Owner:
     """What a handle keeps: its record, and a context that no thread uses otherwise."""
 
     def __init__(self, packed: Packed) -> None:
-        self._context = Context(packed)
+        self._context = new_context(packed)
         self._record = records.make(packed, self._context)
         weakref.finalize(self, _alive.remove, _alive.add(self._record)).atexit = False
 

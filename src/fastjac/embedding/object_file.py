@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from fastjac.embedding.records import FUNCTION_TYPE, emit_any_null, emit_status
 from fastjac.kernels import cache, routines
-from fastjac.kernels.context import ADDRESSES, Context
+from fastjac.kernels.context import ADDRESSES
+from fastjac.kernels.contexts import new_context
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
 from fastjac.kernels.packing import Packed
 from fastjac.kernels.target import ALIGNMENT
@@ -70,7 +71,7 @@ class _Image:
     """A context in one block, behind the address of that block itself."""
 
     def __init__(self, packed: Packed) -> None:
-        context = Context(packed)
+        context = new_context(packed)
         self.work = _Block(context.arena.arrays, ALIGNMENT)
         self.weights = _Block(packed.arrays, 0)
         self.context = self._at(context.address)

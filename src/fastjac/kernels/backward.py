@@ -71,7 +71,7 @@ def _compact(dtype, context, layer, rows, most, left):
 
 
 @inner
-def _multiply(dtype, context, layer, step, spared, jac):
+def multiply(dtype, context, layer, step, spared, jac):
     """Compute one product of the plan, into panels or, where it has none, into the Jacobian.
 
     Row ``spared`` of the Jacobian becomes what makes the sum of all rows zero.
@@ -129,7 +129,7 @@ def _multiply(dtype, context, layer, step, spared, jac):
 
 
 @inner
-def _head_rows(dtype, context, layer, spared):
+def head_rows(dtype, context, layer, spared, out):
     """Write the last layer's ``w.T``, multiplied by the head from the left, less row ``spared``."""
     width, rows = panel_width(dtype), layer.fan_out
     row, pivot = width * itemsize(dtype), context.pivot
@@ -148,7 +148,7 @@ def _head_rows(dtype, context, layer, spared):
             pivot,
             spared,
             context.units,
-            context.scaled + p * kept * row,
+            out + p * kept * row,
         )
 
 
@@ -165,7 +165,7 @@ def _column_means(dtype, context, layer, rows, panels):
 
 
 @inner
-def _head_columns(dtype, context, layer, rows, panels):
+def head_columns(dtype, context, layer, rows, panels):
     """Multiply the columns of a panel matrix (rows, M), a transposed Jacobian, by the head."""
     size, width = itemsize(dtype), panel_width(dtype)
     _column_means(dtype, context, layer, rows, panels)
@@ -226,13 +226,13 @@ def jacobian(dtype, context, layers, steps, best, jac):
         jac_rows[r] = (r + (r >= spared)) * n_inputs * size
 
     if context.scaled:
-        _head_rows(dtype, context, last, spared)
+        head_rows(dtype, context, last, spared, context.scaled)
     for i in range(context.n_steps):
         step = steps[i]
         layer = layers[step.layer]
-        _multiply(dtype, context, layer, step, spared, jac)
+        multiply(dtype, context, layer, step, spared, jac)
         if step.head:
-            _head_columns(dtype, context, last, step.m, step.out)
+            head_columns(dtype, context, last, step.m, step.out)
     if context.result:
         _write_columns(dtype, context, last, n_inputs, context.result, jac)
     elif context.n_steps == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from fastjac.kernels.caches import cache_sizes
 from fastjac.kernels.packing import Packed, aligned_zeros, roles
 from fastjac.kernels.target import WAYS, Target
-from fastjac.layers import ACTIVATIONS
+from fastjac.layers import ACTIVATIONS, Activation
 from fastjac.plan import Product
 
 Array = NDArray[Any]
@@ -37,7 +36,7 @@ LAYER = _record(
     forward=SIZE,  # whether w holds w rather than w.T
     rows=ADDRESS,  # panels: w for the forward pass of one sample, or 0 where w.T serves
     across=ADDRESS,  # panels: w where tangents are carried along
-    skips=SIZE,  # that reads only the rows of the units before that are active
+    skips=SIZE,  # reads only the rows of the units that are active in the layer so many before; 0: all rows
     raw=SIZE,
     b=ADDRESS,  # vector
     minus_b=ADDRESS,
@@ -49,6 +48,26 @@ LAYER = _record(
     block_a=ADDRESS,  # one panel (fan_out, samples), for as many samples as a panel is wide
     active=ADDRESS,  # int64: the units whose slope is not 0 ...
     count=SIZE,  # ... and how many they are
+    shares=ADDRESS,  # of a softmax in a graph: what `shares` and `pivot` of the context are for a chain's
+    pivot=SIZE,
+)
+# One operation of a tape, on values and on matrices of their derivatives; see `nodes`.
+NODE = _record(
+    operation=SIZE,
+    layer=SIZE,
+    step=SIZE,
+    rows=SIZE,  # of the matrices: of outputs or of inputs, as the tape goes
+    size=SIZE,  # entries of the value, columns of the matrices
+    first=ADDRESS,
+    second=ADDRESS,
+    out=ADDRESS,  # 0 for the result
+    start=SIZE,  # the first entry or column that is read
+    to=SIZE,  # and written
+    adds=SIZE,  # whether to what is there
+    index=ADDRESS,  # int64
+    epsilon=NUMBER,
+    number=NUMBER,  # one over the root that a NORMALISE divides by
+    source=ADDRESS,  # another NODE
 )
 STEP = _record(
     layer=SIZE,  # whose units are summed over
@@ -106,6 +125,15 @@ CONTEXT = _record(
     outcome=ADDRESS,  # the same for the last layer
     carried=ADDRESS,  # that, or 0 where nothing was carried along
     result=ADDRESS,  # panels (N, M): the transposed Jacobian before the head, if the last step makes that
+    output=ADDRESS,  # vector: the value of a graph, whose tapes follow; a chain has none
+    value_tape=ADDRESS,
+    n_value_tape=SIZE,
+    vjp_tape=ADDRESS,
+    n_vjp_tape=SIZE,
+    jvp_tape=ADDRESS,
+    n_jvp_tape=SIZE,
+    jacobian_tape=ADDRESS,
+    n_jacobian_tape=SIZE,
 )
 
 
@@ -173,22 +201,22 @@ class Context:
         self.record = context[0]
         self.address = int(context.ctypes.data)
         self._fill(layers, steps, scaled, result)
+        self._make_room_for_tangents()
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
         """Lets NumPy see the record in an array that keeps this object."""
         return {"version": 3, "typestr": "|u1", "shape": (CONTEXT.itemsize,), "data": (self.address, False)}
 
-    def _make_layers(self) -> Array:
-        """Return the records of all layers."""
-        packed, arena, target = self._packed, self.arena, self._packed.target
-        width = target.panel_width(packed.dtype)
-        records = arena.records(LAYER, len(packed.layers))
-        records[0]["raw"] = packed.raw
-        for i, (record, layer) in enumerate(zip(records, packed.layers, strict=True)):
-            units = layer.b.size
-            padded = target.padded(units, packed.dtype)
-            record["fan_in"], record["fan_out"] = layer.w.shape
+    def _make_layers(self, others: int = 0) -> Array:
+        """Return the records of all layers, and of so many without weights."""
+        packed, arena = self._packed, self.arena
+        records = arena.records(LAYER, len(packed.layers) + others)
+        records["raw"][:1] = packed.raw
+        for i, layer in enumerate(packed.layers):
+            record, units = records[i], layer.b.size
+            self._fill_units(record, layer.activation, units)
+            record["fan_in"] = layer.w.shape[0]
             record["w"], record["forward"] = packed.weights[i].ctypes.data, packed.forward[i]
             if packed.forward[i]:
                 record["rows"] = record["w"]
@@ -197,13 +225,21 @@ class Context:
             record["across"] = packed.across[i].ctypes.data if packed.across else 0
             record["skips"] = packed.skips[i]
             record["b"], record["minus_b"] = arena.vector(units, layer.b), arena.vector(units, -layer.b)
-            record["activation"] = list(ACTIVATIONS).index(layer.activation.name)
-            record["parameter"] = layer.activation.parameter
-            record["a"] = arena.vector(units)
-            record["slope"] = record["slopes"] = arena.vector(width * padded)
-            record["block_a"] = arena.vector(units * width)
-            record["active"], record["count"] = arena.integers(np.arange(padded)), units
+            record["block_a"] = arena.vector(units * packed.target.panel_width(packed.dtype))
         return records
+
+    def _fill_units(self, record: Any, activation: Activation, units: int) -> None:
+        """Fill in a layer's activation, and the room for its outputs and slopes."""
+        packed, arena = self._packed, self.arena
+        padded = packed.target.padded(units, packed.dtype)
+        record["fan_out"], record["pivot"] = units, -1
+        record["activation"] = list(ACTIVATIONS).index(activation.name)
+        record["parameter"] = activation.parameter
+        record["a"] = arena.vector(units)
+        record["slope"] = record["slopes"] = arena.vector(
+            packed.target.panel_width(packed.dtype) * padded
+        )
+        record["active"], record["count"] = arena.integers(np.arange(padded)), units
 
     def _make_steps(self, scaled: int) -> tuple[Array, int]:
         """Return the records of all products, and where the transposed Jacobian is, or 0."""
@@ -238,6 +274,7 @@ class Context:
         target, dtype, sizes = packed.target, packed.dtype, packed.plan.sizes
         (n_inputs, n_outputs), widest, width = self.sizes, max(sizes), target.panel_width(dtype)
         record["n_inputs"], record["n_outputs"] = n_inputs, n_outputs
+        record["first_cache"], record["second_cache"] = cache_sizes()[:2]
         record["n_layers"], record["n_steps"] = layers.size, steps.size
         record["layers"], record["steps"] = layers.ctypes.data, steps.ctypes.data
         record["blocks"] = not any(packed.forward) and not packed.raw
@@ -247,7 +284,7 @@ class Context:
             arena.vector(units * width) for units in (widest, n_outputs)
         )
         record["bests"], record["samples"] = arena.integers(np.zeros(width)), width
-        record["gain"] = layers[-1]["slope"]
+        record["gain"] = layers[len(packed.layers) - 1]["slope"]
         record["shares"] = record["all_shares"] = arena.panels(width, n_outputs)
         for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = arena.vector(widest)
@@ -255,7 +292,7 @@ class Context:
         record["jac_rows"] = arena.integers(np.zeros(n_outputs))
         record["scaled"], record["result"] = scaled, result
         record["zeros"], record["ones"] = arena.vector(width), arena.vector(max(width, n_outputs), 1.0)
-        units = [target.padded(sizes[step["layer"] + 1], dtype) for step in steps]
+        units = [target.padded(layers["fan_out"][step["layer"]], dtype) for step in steps]
         rows = [int(step["m"]) for step in steps]
         left = max((size * target.padded(m, dtype) for m, size in zip(rows, units, strict=True)), default=0)
         record["left"] = arena.vector(left)
@@ -268,38 +305,11 @@ class Context:
         record["edge"] = arena.vector((max(n_outputs, 4) + 1) * width)
         record["partial"] = arena.vector(widest * width)
         record["table"] = arena.integers(np.zeros(2 * widest))
-        record["first_cache"], record["second_cache"] = cache_sizes()[:2]
+
+    def _make_room_for_tangents(self) -> None:
+        """Make room for tangents that are carried along."""
+        packed, arena, sizes = self._packed, self.arena, self._packed.plan.sizes
+        (n_inputs, n_outputs), widest, record = self.sizes, max(sizes), self.record
         if packed.across:
             for name, units_out in (("tangents", widest), ("following", widest), ("outcome", n_outputs)):
                 record[name] = arena.panels(1 + n_inputs, units_out)
-
-
-class Contexts:
-    """A network's contexts, as many as it had calls at a time.
-
-    Attributes
-    ----------
-    sizes : (int, int)
-        N and M.
-    hidden : int
-        Units of the first layer.
-    address : int
-        Of the address of the first context, or of 0 where there is none.
-    """
-
-    def __init__(self, packed: Packed) -> None:
-        self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
-        self.hidden = packed.plan.sizes[1]
-        self.made: list[Context] = []
-        self._packed = packed
-        self._first = np.zeros(1, np.int64)
-        self._lock = threading.Lock()
-        self.address = int(self._first.ctypes.data)
-
-    def add(self) -> None:
-        """Make another context, which a call may take as soon as it is the first."""
-        context = Context(self._packed)
-        with self._lock:
-            context.record["next"] = self._first[0]
-            self.made.append(context)
-            self._first[0] = context.address

@@ -72,7 +72,7 @@ def _units_before(context, layers, number):
     """Return the list and the count of the units before a layer that its forward pass reads."""
     layer = layers[number]
     if layer.skips:
-        return layers[number - 1].active, layers[number - 1].count
+        return layers[number - layer.skips].active, layers[number - layer.skips].count
     return context.units, layer.fan_in
 
 
@@ -100,18 +100,24 @@ def _forward(dtype, context, layers, x):
         layer = layers[i]
         times_w(dtype, context, layers, i, at, layer.a)
         at = layer.a
-        finite &= _activate(dtype, layer)
+        finite &= activate_layer(dtype, layer)
         if i < context.n_layers - 1:
-            _compact(dtype, layer)
+            compact(dtype, layer)
     # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
     # no unit may be left out.
     context.finite = finite
     if not finite:
-        for layer in layers:
-            layer.count = layer.fan_out
-            active = integers(layer.active, layer.fan_out)
-            for i in range(active.size):
-                active[i] = i
+        leave_out_none(layers)
+
+
+@inner
+def leave_out_none(layers):
+    """List all units of all layers as active."""
+    for layer in layers:
+        layer.count = layer.fan_out
+        active = integers(layer.active, layer.fan_out)
+        for i in range(active.size):
+            active[i] = i
 
 
 @inner
@@ -151,10 +157,10 @@ def _carry(dtype, context, layers, x):
             at, following = following, at
             for p in range(whole + smaller(tail, 1)):
                 copy(dtype, at + p * panel, smaller(width, layer.fan_out - p * width), layer.a + p * row)
-        if not _activate(dtype, layer):
+        if not activate_layer(dtype, layer):
             return False
         if i < last:
-            _compact(dtype, layer)
+            compact(dtype, layer)
             for p in range((layer.fan_out + width - 1) // width):
                 to = at + p * panel
                 # The first layer's sums have w itself for tangents.
@@ -166,7 +172,7 @@ def _carry(dtype, context, layers, x):
 
 
 @inner
-def _activate(dtype, layer):
+def activate_layer(dtype, layer):
     """Make a layer's outputs and slopes from the products in ``a``; return whether their sums are finite."""
     finite = add(dtype, vector_bytes(dtype, layer.fan_out) // itemsize(dtype), layer.a, layer.b)
     a, slope = vector(dtype, layer.a, layer.fan_out), vector(dtype, layer.slope, layer.fan_out)
@@ -175,7 +181,7 @@ def _activate(dtype, layer):
 
 
 @inner
-def _compact(dtype, layer):
+def compact(dtype, layer):
     """List the units whose slope is not 0, where the activation has a flat part."""
     if layer.activation != RELU and layer.activation != RELU6 and layer.activation != HARD_TANH:
         return
@@ -241,7 +247,7 @@ def activate_block(dtype, context, layer):
 
 @inner
 def _head_block(dtype, context, layer):
-    """Do for each sample of a block what `_head` does with a softmax; all logits are finite."""
+    """Do for each sample of a block what `head` does with a softmax; all logits are finite."""
     width, lanes, outputs = panel_width(dtype), context.samples, layer.fan_out
     row = width * itemsize(dtype)
     best, largest = integers(context.bests, lanes), vector(dtype, context.edge, lanes)
@@ -283,12 +289,12 @@ def _head_block(dtype, context, layer):
 
 @inner
 def _take(dtype, context, layers, s):
-    """Point to the slopes and the head's factors of sample ``s`` of a block; return as `_head` does."""
+    """Point to the slopes and the head's factors of sample ``s`` of a block; return as `head` does."""
     for i in range(context.n_layers):
         layer = layers[i]
         layer.slope = layer.slopes + s * vector_bytes(dtype, layer.fan_out)
         if i < context.n_layers - 1:
-            _compact(dtype, layer)
+            compact(dtype, layer)
     last = layers[context.n_layers - 1]
     context.gain = last.slope
     context.shares = context.all_shares + s * vector_bytes(dtype, last.fan_out)
@@ -318,11 +324,11 @@ def sample(dtype, context, layers, x, number, samples, taken, y, carries):
         return _take(dtype, context, layers, number % width), taken
     if not (carries and context.tangents and _carry(dtype, context, layers, at)):
         _forward(dtype, context, layers, at)
-    return _head(dtype, context, layers[context.n_layers - 1], to), taken
+    return head(dtype, context, layers[context.n_layers - 1], to), taken
 
 
 @inner
-def _head(dtype, context, layer, y):
+def head(dtype, context, layer, y):
     """Write the outputs, and how the head multiplies the Jacobian; return the largest logit's index p.
 
     With s the softmax, row m of ``diag(s) - s s.T`` times G is ``s[m] (G[m] - s @ G)``: in general

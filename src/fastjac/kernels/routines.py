@@ -15,10 +15,11 @@ from numba.core.registry import cpu_target
 
 from fastjac.kernels.backward import jacobian
 from fastjac.kernels.cache import compiled
-from fastjac.kernels.context import CONTEXT, LAYER, STEP
+from fastjac.kernels.context import CONTEXT, LAYER, NODE, STEP
 from fastjac.kernels.forward import sample
 from fastjac.kernels.llvm.intrinsics import integers, smaller, vector
 from fastjac.kernels.llvm.vectors import INT, INT32, itemsize, panel_width
+from fastjac.kernels.nodes import evaluate, walk
 from fastjac.kernels.panels import copy, exchange, inner
 from fastjac.kernels.products import cotangent, tangent
 from fastjac.kernels.signatures import RAW
@@ -108,7 +109,19 @@ def _run(dtype, at, mode, samples, x, given, y, out):
     if mode == VALUE_AND_JACOBIAN_OF and not _take_weights(dtype, layers, given, y, y_size, out, out_size):
         return MISMATCH
     taken, jacobians = np.bool_(False), mode >= VALUE_AND_JACOBIAN  # A literal would be compiled for.
-    for i in range(samples):
+    for i in range(samples if context.output else 0):
+        given_i, out_i = given + i * of_given, out + i * of_out
+        evaluate(dtype, context, layers, x + i * inputs, y + i * outputs)
+        if mode == VJP:
+            copy(dtype, given_i, context.n_outputs, context.cotangent)
+            walk(dtype, context, layers, steps, vector(NODE, context.vjp_tape, context.n_vjp_tape), out_i)
+        elif mode == JVP:
+            copy(dtype, given_i, context.n_inputs, context.tangent)
+            walk(dtype, context, layers, steps, vector(NODE, context.jvp_tape, context.n_jvp_tape), out_i)
+        elif jacobians:
+            tape = vector(NODE, context.jacobian_tape, context.n_jacobian_tape)
+            walk(dtype, context, layers, steps, tape, out_i)
+    for i in range(0 if context.output else samples):
         best, taken = sample(dtype, context, layers, x, i, samples, taken, y, jacobians)
         if mode == VJP:
             cotangent(dtype, context, layers, given + i * of_given, out + i * of_out)

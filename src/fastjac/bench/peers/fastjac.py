@@ -8,7 +8,7 @@ from fastjac.bench import machine
 from fastjac.bench.problem import VALUE_ALONE, Call, NotApplicableError, Problem
 from fastjac.jacobian import value_and_jacobian
 from fastjac.kernels import routines
-from fastjac.kernels.context import Context
+from fastjac.kernels.contexts import new_context
 from fastjac.network import Network
 
 # Of a call of the routine alone: a fraction of a millisecond.

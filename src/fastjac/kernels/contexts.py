@@ -1,0 +1,47 @@
+"""A network's contexts: one for each call that runs at the same time."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from fastjac.kernels.context import Context
+from fastjac.kernels.packing import Packed
+from fastjac.kernels.tapes import GraphContext, PackedGraph
+
+
+def new_context(packed: Packed | PackedGraph) -> Context:
+    """Return a context for calls of a network."""
+    return GraphContext(packed) if isinstance(packed, PackedGraph) else Context(packed)
+
+
+class Contexts:
+    """A network's contexts, as many as it had calls at a time.
+
+    Attributes
+    ----------
+    sizes : (int, int)
+        N and M.
+    hidden : int
+        Units of the first layer.
+    address : int
+        Of the address of the first context, or of 0 where there is none.
+    """
+
+    def __init__(self, packed: Packed | PackedGraph) -> None:
+        self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
+        self.hidden = packed.plan.sizes[1]
+        self.made: list[Context] = []
+        self._packed = packed
+        self._first = np.zeros(1, np.int64)
+        self._lock = threading.Lock()
+        self.address = int(self._first.ctypes.data)
+
+    def add(self) -> None:
+        """Make another context, which a call may take as soon as it is the first."""
+        context = new_context(self._packed)
+        with self._lock:
+            context.record["next"] = self._first[0]
+            self.made.append(context)
+            self._first[0] = context.address
