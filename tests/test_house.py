@@ -19,7 +19,7 @@ FLOORS = [
     {"network"},
     {"batches", "embedding"},
     {"kernels", "reference"},
-    {"plan"},
+    {"graph", "plan"},
     {"layers", "report"},
     {"arguments", "notebook"},
 ]

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastjac import jacobian
+from fastjac import graph, jacobian
 from fastjac.check import check_jacobian
 from fastjac.jacobian import value_and_jacobian
 from fastjac.network import Network
@@ -24,6 +24,7 @@ __all__ = [
     "from_params",
     "from_sklearn",
     "from_torch",
+    "graph",
     "jacobian",
     "load",
     "save",

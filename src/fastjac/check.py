@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastjac import reference
 from fastjac.arguments import place, real_array
-from fastjac.layers import HEADS_ONLY, Layer
+from fastjac.graph.values import Add, Affine, Apply, Concatenate, Operation, Scale, Select, Value, ordered
+from fastjac.layers import HEADS_ONLY
 from fastjac.network import Network
 from fastjac.report import JacobianReport, of_batch
 
@@ -162,8 +163,10 @@ def _compare(
     with np.errstate(all="ignore"):
         numeric, doubt = _differences(forward, point, y, chosen, steps)
         if isinstance(f, Network):
-            rounding = _rounding(f, point)[:, chosen]
-            skip = _straddles(f, point, chosen, steps)
+            assert isinstance(forward, Network)
+            value, unit = forward.graph, float(np.finfo(f.dtype).eps)
+            rounding = _rounding(value, unit, point)[:, chosen]
+            skip = _straddles(value, unit, point, chosen, steps)
         else:
             largest = np.fmax.reduce(np.abs(numeric) * steps, axis=None) / steps
             rounding = 64 * _finfo(analytic).eps * np.tile(largest, (y.size, 1))
@@ -237,56 +240,93 @@ def _noise(doubt: Array, steps: Array, y: Array, eps: float) -> Array:
 
 def _in_float64(net: Network) -> Network:
     """Return ``net``, or its like in float64."""
-    if net.dtype == np.float64:
-        return net
-    *hidden, head = (layer.activation for layer in net.layers)
-    return Network([layer[:2] for layer in net.layers], hidden, head, np.float64)
+    return net if net.dtype == np.float64 else net.replace(dtype=np.float64)
 
 
-def _walk(net: Network, x: Array) -> Iterator[tuple[Layer, Array, Array]]:
-    """Yield each layer in float64, its pre-activations, and their rounding errors in units of eps."""
-    a, spread = x, np.zeros_like(x)
-    for w, b, activation in net.layers:
-        layer = Layer(w.astype(np.float64, copy=False), b.astype(np.float64, copy=False), activation)
-        z = a @ layer.w + layer.b
-        spread = (np.abs(a) + spread) @ np.abs(layer.w) + np.abs(layer.b)
-        yield layer, z, spread
-        if activation.name not in HEADS_ONLY:
-            a = reference.elementwise(z, activation)
-            spread = np.abs(spread * reference.slope(z, activation))
+class _Step(NamedTuple):
+    """A value of the network in float64, and its rounding errors in units of eps."""
+
+    value: Value
+    inputs: list[Array]
+    a: Array
+    spread: Array
 
 
-def _rounding(net: Network, x: Array) -> Array:
-    """Return a bound on the rounding of the network's Jacobian, (M, N): the same products, all positive."""
-    walk = list(_walk(net, x))
-    largest = max(np.max(spread) for _, _, spread in walk)
-    bound = np.eye(net.n_outputs)
-    for layer, z, _ in reversed(walk):
+def _walk(network: Value, x: Array) -> list[_Step]:
+    """Return all values that a network in float64 computes for ``x``, in order."""
+    found: dict[int, _Step] = {}
+    for value in ordered(network):
+        before = [found[id(each)] for each in value.inputs]
+        inputs = [step.a for step in before]
+        a, spread = x, np.zeros_like(x)
+        if before:
+            a = reference.evaluate(value.operation, inputs)
+            spread = _own_rounding(value.operation, inputs, a)
+            slopes = reference.pull_back(value.operation, np.ones_like(a), inputs)
+            for jac, step in zip(slopes, before, strict=True):
+                spread = spread + np.abs(jac * step.spread if jac.ndim == 1 else np.abs(jac) @ step.spread)
+        found[id(value)] = _Step(value, inputs, a, spread)
+    return list(found.values())
+
+
+def _own_rounding(operation: Operation, inputs: list[Array], a: Array) -> Array:
+    """Return what an operation itself rounds, in units of eps."""
+    if isinstance(operation, Affine):
+        return np.asarray(np.abs(inputs[0]) @ np.abs(operation.w) + np.abs(operation.b))
+    if isinstance(operation, Scale):
+        return np.asarray(np.abs(inputs[0] * operation.factor) + np.abs(operation.shift))
+    if isinstance(operation, Add):
+        return np.asarray(np.abs(inputs[0]) + np.abs(inputs[1]))
+    exact = (Apply, Concatenate, Select)
+    return np.zeros_like(a) if isinstance(operation, exact) else np.abs(a)
+
+
+def _sizes(operation: Operation, inputs: list[Array], a: Array) -> list[Array]:
+    """Return the sizes of what an operation's Jacobians are computed from: (k,) diagonals or (k, n)."""
+    if isinstance(operation, Apply):
         # Where 1 - s or 1 - t**2 cancels, the rounding of the 1 stays.
-        if layer.activation.name in HEADS_ONLY:
-            s = reference.softmax(z)
-            bound = bound + s
-            bound *= s[:, None] if layer.activation.name == "softmax" else 1
-        elif layer.activation.name != "tanh":
-            bound = np.abs(bound * reference.slope(z, layer.activation))
-        bound = bound @ np.abs(layer.w).T
-    return np.asarray(4 * float(np.finfo(net.dtype).eps) * (1 + largest) * bound)
+        name = operation.activation.name
+        if name in HEADS_ONLY:
+            s = reference.softmax(inputs[0])
+            return [(np.eye(a.size) + s) * (s[:, None] if name == "softmax" else 1)]
+        if name == "tanh":
+            return [np.ones_like(a)]
+    return [np.abs(jac) for jac in reference.pull_back(operation, np.ones_like(a), inputs)]
 
 
-def _to_corners(net: Network, x: Array) -> Iterator[tuple[Array, Array]]:
-    """Yield, for each corner of each layer, the units' distances from it and their rounding errors."""
-    eps = float(np.finfo(net.dtype).eps)
-    for layer, z, spread in _walk(net, x):
-        for corner in layer.activation.kinks:
-            yield z - corner, 16 * eps * spread
+def _rounding(network: Value, eps: float, x: Array) -> Array:
+    """Return a bound on the rounding of the network's Jacobian, (M, N): the same products, all positive."""
+    walk = _walk(network, x)
+    largest = max(np.max(step.spread) for step in walk)
+    bounds: dict[int, Array] = {id(walk[-1].value): np.eye(network.size)}
+    for step in reversed(walk[1:]):
+        bound = bounds.pop(id(step.value))
+        sizes = _sizes(step.value.operation, step.inputs, step.a)
+        for before, size in zip(step.value.inputs, sizes, strict=True):
+            part = bound * size if size.ndim == 1 else bound @ size
+            bounds[id(before)] = bounds.get(id(before), 0) + part
+    (bound,) = bounds.values()
+    return np.asarray(4 * eps * (1 + largest) * bound)
 
 
-def _straddles(net: Network, x: Array, columns: Index, steps: Array) -> Mask:
+def _to_corners(network: Value, eps: float, x: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield, for each corner of each activation, the units' distances from it and their rounding errors."""
+    found: dict[int, _Step] = {}
+    for step in _walk(network, x):
+        found[id(step.value)] = step
+        operation = step.value.operation
+        if isinstance(operation, Apply):
+            for corner in operation.activation.kinks:
+                yield step.inputs[0] - corner, 16 * eps * found[id(step.value.inputs[0])].spread
+
+
+def _straddles(network: Value, eps: float, x: Array, columns: Index, steps: Array) -> Mask:
     """Return for each column whether a unit has a corner between its two sides, or at x itself."""
-    here = list(_to_corners(net, x))
+    here = list(_to_corners(network, eps, x))
     skip = np.zeros(columns.size, bool)
     for k, (n, h) in enumerate(zip(columns, steps, strict=True)):
-        sides = zip(here, _to_corners(net, _moved(x, n, -h)), _to_corners(net, _moved(x, n, h)), strict=True)
+        before, behind = (_to_corners(network, eps, _moved(x, n, by)) for by in (-h, h))
+        sides = zip(here, before, behind, strict=True)
         skip[k] = any(
             np.any(
                 (np.sign(left) * np.sign(right) < 0)

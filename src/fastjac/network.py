@@ -17,6 +17,7 @@ from fastjac.graph import Value
 from fastjac.graph.folding import as_graph, chain, of_layers
 from fastjac.graph.plan import GraphPlan
 from fastjac.graph.texts import summary, table
+from fastjac.kernels.contexts import Weights
 from fastjac.kernels.functions import TARGET
 from fastjac.kernels.packing import Packed
 from fastjac.kernels.tapes import PackedGraph
@@ -78,7 +79,7 @@ class Network:
     dtype: np.dtype[Any]
     input_names: tuple[str, ...] | None
     output_names: tuple[str, ...] | None
-    packed: Packed | PackedGraph
+    packed: Weights
     _calls: Calls
     _value: Value | None
 
@@ -94,12 +95,15 @@ class Network:
     ) -> None:
         if "packed" in self.__dict__:
             raise AttributeError("a Network is immutable: __init__ cannot run again")
-        packed: Packed | PackedGraph
-        value, given = None, layers
+        packed: Weights
+        value: Value | None = None
+        given: Any = layers
         if isinstance(layers, Value):
             for name, argument in (("activation", activation), ("head", head)):
                 if not isinstance(argument, Default):
-                    raise TypeError(f"{name} is given, but a value of fastjac.graph has its activations with it")
+                    raise TypeError(
+                        f"{name} is given, but a value of fastjac.graph has its activations with it"
+                    )
             value, kind = as_graph(layers, dtype)
             given, activation = chain(value), RELU
         if given is not None:

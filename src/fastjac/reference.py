@@ -15,6 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastjac.graph.values import (
+    Affine,
+    Apply,
+    Concatenate,
+    Input,
+    Multiply,
+    Normalise,
+    Operation,
+    Scale,
+    Select,
+    Value,
+    ordered,
+)
 from fastjac.layers import Activation, Layer
 
 Array = NDArray[np.floating[Any]]
@@ -173,3 +186,98 @@ def value_and_jacobian(x: Array, layers: Sequence[Layer]) -> tuple[Array, Array]
             jac = _elementwise_backward(jac, z, layer.activation)
             jac = _affine_backward(jac, layer.w)
         return y, jac
+
+
+def evaluate(operation: Operation, inputs: Sequence[Array]) -> Array:
+    """Return what an operation of a graph computes from its inputs, each (size,)."""
+    a = inputs[0]
+    if isinstance(operation, Affine):
+        return _affine(a, operation.w, operation.b)
+    if isinstance(operation, Apply):
+        return _head(a, operation.activation)
+    if isinstance(operation, Scale):
+        return np.asarray(a * operation.factor + operation.shift)
+    if isinstance(operation, Concatenate):
+        return np.concatenate(inputs)
+    if isinstance(operation, Select):
+        return np.asarray(a[operation.places])
+    if isinstance(operation, Normalise):
+        return _normalise(a, operation)[0]
+    return np.asarray(a * inputs[1] if isinstance(operation, Multiply) else a + inputs[1])
+
+
+def _normalise(a: Array, operation: Normalise) -> tuple[Array, Array]:
+    """Return the normalised entries, and the root that they were divided by."""
+    centred = a - np.mean(a) if operation.centred else a
+    root = np.sqrt(np.mean(centred * centred) + a.dtype.type(operation.epsilon))
+    return np.asarray(centred / root), np.asarray(root)
+
+
+def pull_back(operation: Operation, jac: Array, inputs: Sequence[Array]) -> list[Array]:
+    """Multiply the Jacobian ``jac`` of some outputs by an operation's, from the right: one for each input.
+
+    A Jacobian (M,) stands for the square matrix with these entries on its diagonal, and zeros elsewhere.
+    """
+    a = inputs[0]
+    if isinstance(operation, Affine):
+        return [_times(jac, operation.w.T)]
+    if isinstance(operation, Apply) and operation.activation.name == "softmax":
+        s = softmax(a)
+        return [_times(jac, np.diag(s) - np.outer(s, s))]
+    if isinstance(operation, Apply) and operation.activation.name == "log_softmax":
+        return [_times(jac, np.eye(a.size, dtype=a.dtype) - softmax(a))]
+    if isinstance(operation, Apply):
+        return [np.asarray(jac * slope(a, operation.activation))]
+    if isinstance(operation, Scale):
+        return [np.asarray(jac * operation.factor)]
+    if isinstance(operation, Multiply):
+        return [np.asarray(jac * inputs[1]), np.asarray(jac * a)]
+    if isinstance(operation, Concatenate):
+        return np.split(_full(jac), np.cumsum([part.size for part in inputs])[:-1], axis=1)
+    if isinstance(operation, Select):
+        given = np.zeros((len(jac), a.size), jac.dtype)
+        np.add.at(given.T, operation.places, _full(jac).T)
+        return [given]
+    if isinstance(operation, Normalise):
+        y, root = _normalise(a, operation)
+        mean = np.full_like(a, 1 / a.size) if operation.centred else np.zeros_like(a)
+        return [_times(jac, (np.eye(a.size, dtype=a.dtype) - mean - np.outer(y, y) / a.size) / root)]
+    return [jac, jac]
+
+
+def _full(jac: Array) -> Array:
+    return np.diag(jac) if jac.ndim == 1 else jac
+
+
+def _times(jac: Array, matrix: Array) -> Array:
+    return np.asarray(jac[:, None] * matrix if jac.ndim == 1 else jac @ matrix)
+
+
+def graph_value_and_jacobian(x: Array, value: Value) -> tuple[Array, Array]:
+    """Return a value of `fastjac.graph` and its Jacobian with respect to the input; see `value_and_jacobian`.
+
+    Notes
+    -----
+    The forward pass computes every value. The backward pass goes from the output to the input. The Jacobian
+    of the output with respect to a value is the sum of what all operations that read it give.
+    """
+    values = ordered(value)
+    found: dict[int, Array] = {}
+    with np.errstate(all="ignore"):
+        for each in values:
+            is_input = isinstance(each.operation, Input)
+            inputs = [found[id(before)] for before in each.inputs]
+            found[id(each)] = x if is_input else evaluate(each.operation, inputs)
+        jacobians = {id(value): np.ones_like(found[id(value)])}
+        for each in reversed(values):
+            inputs = [found[id(before)] for before in each.inputs]
+            if not inputs:
+                continue
+            given = pull_back(each.operation, jacobians[id(each)], inputs)
+            for before, part in zip(each.inputs, given, strict=True):
+                other = jacobians.get(id(before))
+                if other is not None and other.ndim != part.ndim:
+                    part, other = _full(part), _full(other)
+                jacobians[id(before)] = part if other is None else part + other
+        source = next(each for each in values if not each.inputs)
+        return found[id(value)], _full(jacobians[id(source)])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from fastjac.kernels import functions
-from fastjac.kernels.context import Context, Contexts
+from fastjac.kernels.context import Context
+from fastjac.kernels.contexts import Contexts
 from fastjac.kernels.llvm import python
 from fastjac.kernels.signatures import SIGNATURES
 from support.oracles import DTYPES, Case

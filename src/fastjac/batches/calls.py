@@ -23,9 +23,8 @@ from fastjac.batches.chunks import (
     rows,
     sample_costs,
 )
-from fastjac.kernels.contexts import Contexts, new_context
+from fastjac.kernels.contexts import Contexts, Weights, new_context
 from fastjac.kernels.functions import bound, step
-from fastjac.kernels.packing import Packed
 from fastjac.kernels.signatures import SIGNATURES
 
 Array = NDArray[Any]
@@ -62,7 +61,7 @@ class Calls:
 
     def __init__(
         self,
-        packed: Packed,
+        packed: Weights,
         input_names: tuple[str, ...] | None = None,
         output_names: tuple[str, ...] | None = None,
     ) -> None:

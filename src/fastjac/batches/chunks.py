@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac.batches.threads import Chunk
-from fastjac.kernels.packing import Packed
+from fastjac.kernels.contexts import Weights
 
 Array = NDArray[Any]
 # Gives the samples from start to stop, (stop - start, n).
@@ -26,7 +26,7 @@ HEAVIEST = 4 * LONGEST  # of a group: less would forgo what taking samples toget
 LONGEST_BYTES = 4 << 20  # of inputs: where they are converted, that is done chunk by chunk.
 
 
-def sample_costs(packed: Packed) -> tuple[int, int]:
+def sample_costs(packed: Weights) -> tuple[int, int]:
     """Return a sample's multiply-adds without and with the Jacobian, thirty for each activation."""
     passes = 1000 + 2 * sum(layer.w.size + 30 * layer.b.size for layer in packed.layers)
     return passes, passes + packed.plan.multiply_adds

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac.embedding import records
-from fastjac.kernels.contexts import new_context
-from fastjac.kernels.packing import Packed
+from fastjac.kernels.context import Context
+from fastjac.kernels.contexts import Weights, new_context
 
 _NUMBERS = {"float32": ("float", ctypes.c_float), "float64": ("double", ctypes.c_double)}
 # Records of C functions: a pointer to one may be in use anywhere, so they are never freed.
@@ -41,7 +41,7 @@ class CFunction:
         The same for `ctypes` and ``scipy.LowLevelCallable``; it releases the GIL while it runs.
     """
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: Weights) -> None:
         memory = new_context(packed)
         record = records.make(packed, memory)
         _records.append(record)

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastjac.embedding import object_file
 from fastjac.kernels import routines
 from fastjac.kernels.cache import replace_file
-from fastjac.kernels.packing import Packed
+from fastjac.kernels.contexts import Weights
 
 _HEADER = """\
 /* The network {name}: {network}.
@@ -61,7 +61,7 @@ def identifier(text: str) -> str:
     return name if name[:1].isalpha() else f"net_{name}"
 
 
-def export(packed: Packed, folder: str | Path, name: str, network: str, version: str) -> tuple[Path, Path]:
+def export(packed: Weights, folder: str | Path, name: str, network: str, version: str) -> tuple[Path, Path]:
     """Write ``folder/name.h`` and ``folder/name.o``.
 
     The object file holds the weights and the machine code that the network itself runs, so that the results

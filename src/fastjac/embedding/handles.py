@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 
 from fastjac.embedding import records
 from fastjac.kernels.cache import Overloads
-from fastjac.kernels.contexts import new_context
+from fastjac.kernels.contexts import Weights, new_context
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
-from fastjac.kernels.packing import Packed
 from fastjac.kernels.routines import MISMATCH
 
 _ALIVE = "fastjac.handles.alive"  # what machine code calls the address of the list
@@ -79,7 +78,7 @@ _alive = _Alive()
 class _Owner:
     """What a handle keeps: its record, and a context that no thread uses otherwise."""
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: Weights) -> None:
         self._context = new_context(packed)
         self._record = records.make(packed, self._context)
         weakref.finalize(self, _alive.remove, _alive.add(self._record)).atexit = False
@@ -89,7 +88,7 @@ class _Owner:
         return self._record.__array_interface__
 
 
-def handle(packed: Packed) -> NDArray[np.int64]:
+def handle(packed: Weights) -> NDArray[np.int64]:
     """Return a new handle, which keeps all that it needs; see `Network.handle`."""
     return np.asarray(_Owner(packed))
 

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from fastjac.embedding.records import FUNCTION_TYPE, emit_any_null, emit_status
 from fastjac.kernels import cache, routines
 from fastjac.kernels.context import ADDRESSES
-from fastjac.kernels.contexts import new_context
+from fastjac.kernels.contexts import Weights, new_context
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
-from fastjac.kernels.packing import Packed
 from fastjac.kernels.target import ALIGNMENT
 
 UNPREPARED = 4
 # What an object file may ask of the C library.
-_LIBRARY = {"log", "logf", "memcpy", "memmove", "memset"}
+_LIBRARY = {"log", "logf", "memcpy", "memmove", "memset", "sqrt", "sqrtf"}
 
 
 class Object(NamedTuple):
@@ -70,7 +69,7 @@ class _Block:
 class _Image:
     """A context in one block, behind the address of that block itself."""
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: Weights) -> None:
         context = new_context(packed)
         self.work = _Block(context.arena.arrays, ALIGNMENT)
         self.weights = _Block(packed.arrays, 0)
@@ -103,7 +102,7 @@ class _Image:
 
 
 @global_compiler_lock
-def compile_object(packed: Packed, name: str) -> Object:
+def compile_object(packed: Weights, name: str) -> Object:
     """Return the object file of a network whose C functions begin with ``name``.
 
     ``int NAME_init(void *workspace)`` and

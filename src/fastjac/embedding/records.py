@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from fastjac.kernels import routines
 from fastjac.kernels.cache import library_of
 from fastjac.kernels.context import Context
+from fastjac.kernels.contexts import Weights
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
-from fastjac.kernels.packing import Packed
 
 BUSY, CLOSED = 2, 3
 # Fields of a record. Callers' own cached code reads those up to OUTPUTS: when they change, so must LAYOUT.
@@ -107,7 +107,7 @@ def functions(dtype: np.dtype[Any]) -> Functions:
     return Functions(dtype)
 
 
-def make(packed: Packed, context: Context) -> NDArray[np.int64]:
+def make(packed: Weights, context: Context) -> NDArray[np.int64]:
     """Return the record (FIELDS,) of a network, whose calls work in ``context``."""
     record = np.zeros(FIELDS, np.int64)
     record[LAYOUT_AT] = LAYOUT

@@ -16,6 +16,8 @@ from fastjac.batches.threads import Threads, thread_count
 from fastjac.explain.names import input_names, output_names
 from fastjac.kernels import changes as kernel
 from fastjac.kernels.context import Context
+from fastjac.kernels.contexts import new_context
+from fastjac.kernels.packing import Packed
 from fastjac.network import Network
 
 Array = NDArray[Any]
@@ -182,15 +184,17 @@ class _Updates:
     """
 
     def __init__(self, net: Network) -> None:
-        first, *rest = net.layers
-        self.possible = not any(net.packed.forward)
         self._packed, self._n_inputs = net.packed, net.n_inputs
-        self._largest = np.abs(first.w).max(axis=1)
+        self._cost = sample_costs(net.packed)[0]
+        self.possible = isinstance(net.packed, Packed) and not any(net.packed.forward)
         self._width = net.packed.target.panel_width(net.dtype)
+        if not self.possible:
+            return
+        first, *rest = net.layers
+        self._largest = np.abs(first.w).max(axis=1)
         self._free: list[Context] = []
         units = first.b.size + sum(layer.b.size for layer in rest)
-        cost = 1000 + 2 * (first.b.size + sum(layer.w.size for layer in rest) + 30 * units)
-        self._cost = cost if self.possible else sample_costs(net.packed)[0]
+        self._cost = 1000 + 2 * (first.b.size + sum(layer.w.size for layer in rest) + 30 * units)
 
     def shares(self, each: int, n_threads: int) -> tuple[Iterator[tuple[int, int]], int]:
         """Return the inputs that are taken at a time, whole panels of them, and how many threads help."""
@@ -215,7 +219,7 @@ class _Updates:
             try:
                 context = self._free.pop()
             except IndexError:
-                context = Context(self._packed)
+                context = new_context(self._packed)
             done = start
             while done < stop:
                 done += routine(context.address, sample, to, done, outputs[done:stop])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias, Union
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,9 +63,7 @@ class Normalise(NamedTuple):
     centred: bool
 
 
-Operation: TypeAlias = Union[
-    Input, Affine, Apply, Scale, Add, Multiply, Concatenate, Select, Normalise
-]
+Operation: TypeAlias = Input | Affine | Apply | Scale | Add | Multiply | Concatenate | Select | Normalise
 
 
 class Value:

@@ -236,9 +236,7 @@ class Context:
         record["activation"] = list(ACTIVATIONS).index(activation.name)
         record["parameter"] = activation.parameter
         record["a"] = arena.vector(units)
-        record["slope"] = record["slopes"] = arena.vector(
-            packed.target.panel_width(packed.dtype) * padded
-        )
+        record["slope"] = record["slopes"] = arena.vector(packed.target.panel_width(packed.dtype) * padded)
         record["active"], record["count"] = arena.integers(np.arange(padded)), units
 
     def _make_steps(self, scaled: int) -> tuple[Array, int]:

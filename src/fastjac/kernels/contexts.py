@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TypeAlias
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from fastjac.kernels.context import Context
 from fastjac.kernels.packing import Packed
 from fastjac.kernels.tapes import GraphContext, PackedGraph
 
+Weights: TypeAlias = Packed | PackedGraph
 
-def new_context(packed: Packed | PackedGraph) -> Context:
+
+def new_context(packed: Weights) -> Context:
     """Return a context for calls of a network."""
     return GraphContext(packed) if isinstance(packed, PackedGraph) else Context(packed)
 
@@ -29,7 +32,7 @@ class Contexts:
         Of the address of the first context, or of 0 where there is none.
     """
 
-    def __init__(self, packed: Packed | PackedGraph) -> None:
+    def __init__(self, packed: Weights) -> None:
         self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
         self.hidden = packed.plan.sizes[1]
         self.made: list[Context] = []

@@ -149,14 +149,12 @@ def _transform(dtype, context, layers, steps, node, result):
     elif operation == TIMES_SCALE:
         for p in range((cols + width - 1) // width):
             at = p * rows * row
-            scale(
-                dtype, rows, width, node.first + at, context.zeros, 0, node.second + p * row, node.out + at
-            )
+            scale(dtype, rows, width, node.first + at, context.zeros, 0, node.second + p * row, node.out + at)
     elif operation == TIMES_NORMALISE:
         _times_normalise(dtype, context, node)
     elif operation == MOVE:
         _move(dtype, context, node, result)
-    elif operation == SPREAD or operation == PICK:
+    elif operation in (SPREAD, PICK):
         _move_each(dtype, context, node, result)
     elif operation == CLEAR:
         fill(dtype, node.out if node.out else result, rows * cols)

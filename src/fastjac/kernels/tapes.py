@@ -1,7 +1,7 @@
 """Lays a graph out for the kernels: which operations they carry out, in which order, and in which memory.
 
-A tape is a sequence of `NODE` records. One computes the values. Three compute derivatives: of one cotangent, of
-one tangent, and the Jacobian. The Jacobian goes from the outputs or from the inputs, whichever takes fewer
+A tape is a sequence of `NODE` records. One computes the values. Three compute derivatives: of one cotangent,
+of one tangent, and the Jacobian. The Jacobian goes from the outputs or from the inputs, whichever takes fewer
 multiply-adds.
 """
 
@@ -102,7 +102,7 @@ class PackedGraph:
                 is_last = value is self.value or not is_head(value.operation)
                 if isinstance(before.operation, Affine) and uses[id(before)] == 1 and is_last:
                     fused.add(id(before))
-        pending = []
+        pending: list[int] = []
         for value in values:
             operation, inputs = value.operation, value.inputs
             if id(value) in fused:
@@ -147,7 +147,7 @@ class GraphContext(Context):
     _packed: PackedGraph  # type: ignore[assignment]
 
     def __init__(self, packed: PackedGraph) -> None:
-        self._packed = packed  # type: ignore[assignment]
+        self._packed = packed
         self.arena = Arena(packed.target, packed.dtype)
         self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
         arena, (n_inputs, n_outputs) = self.arena, self.sizes
@@ -466,10 +466,8 @@ class _Cotangents(_Walk):
                 self.node(nodes.CLEAR, size=size, out=out)
             self.node(**fields, out=out, adds=not (is_first and is_whole))
             return
-        if is_first and (out or operation == nodes.PRODUCT):
-            to = out
-        else:
-            to = self.new(size)
+        # Panels can be written directly, the result by a product alone.
+        to = out if is_first and (out or operation == nodes.PRODUCT) else self.new(size)
         if operation == nodes.PRODUCT:
             self.product(fields["scalar"], fields["layer"], fields["vector"], size, to)
         else:
@@ -526,9 +524,7 @@ class _Tangents(_Walk):
                 self.node(**_move(sums, value.size), out=out)
             self.node(nodes.HEAD_TIMES, layer=i, size=value.size, out=out)
         elif isinstance(value.operation, Apply):
-            self.node(
-                nodes.TIMES_SCALE, first=sums, second=int(layer["slope"]), size=value.size, out=out
-            )
+            self.node(nodes.TIMES_SCALE, first=sums, second=int(layer["slope"]), size=value.size, out=out)
         else:
             return sums
         return out
@@ -557,9 +553,9 @@ class _Tangents(_Walk):
             self.node(nodes.TIMES_SCALE, first=first, second=slopes, size=size, out=out)
         elif isinstance(operation, Concatenate):
             to = 0
-            for part, at in zip(unit.inputs, (first, *others), strict=True):
-                self.node(**_move(at, part.size), out=out, to=to)
-                to += part.size
+            for each, at in zip(unit.inputs, (first, *others), strict=True):
+                self.node(**_move(at, each.size), out=out, to=to)
+                to += each.size
         elif isinstance(operation, Select):
             start = first_of_run(operation.places)
             if start is not None:

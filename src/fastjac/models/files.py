@@ -8,11 +8,13 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fastjac.layers import Activation, as_activation
 from fastjac.models.containers import Arrays, read_npz, read_safetensors, write_npz, write_safetensors
+from fastjac.models.graph_files import describe, rebuild
 from fastjac.models.keras_file import read_h5, read_keras
 from fastjac.models.limits import Budget, network
 from fastjac.models.nnet import read_nnet
@@ -20,8 +22,27 @@ from fastjac.models.onnx import read_onnx
 from fastjac.models.params import Activations, check_activations, from_state_dict
 from fastjac.network import Network
 
-SCHEMA_VERSION = 1
-_KEYS = {"version", "activations", "input_names", "output_names"}
+# Chains of the activations that 0.1.0 had are version 1, all other networks version 2.
+_NAMES = {"input_names", "output_names"}
+_KEYS = {1: {"version", "activations", *_NAMES}, 2: {"version", "dtype", "values", *_NAMES}}
+_FIRST_ACTIVATIONS = set(
+    [
+        "identity",
+        "relu",
+        "leaky_relu",
+        "relu6",
+        "hard_tanh",
+        "elu",
+        "tanh",
+        "sigmoid",
+        "softplus",
+        "silu",
+        "gelu",
+        "gelu_tanh",
+        "softmax",
+        "log_softmax",
+    ]
+)
 
 _PICKLED = (
     "is a pickle, which can run any code when it is read, so fastjac does not read it; where you trust it, "
@@ -139,15 +160,8 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix.lower() not in _CONTAINERS:
         raise ValueError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(_CONTAINERS)}")
-    arrays: Arrays = {}
-    for number, layer in enumerate(net.layers, 1):
-        arrays[f"w{number}"], arrays[f"b{number}"] = layer.w, layer.b
-    description = {
-        "version": SCHEMA_VERSION,
-        "activations": [str(layer.activation) for layer in net.layers],
-        "input_names": net.input_names,
-        "output_names": net.output_names,
-    }
+    arrays, description = _described(net)
+    description |= {"input_names": net.input_names, "output_names": net.output_names}
     _, write = _CONTAINERS[path.suffix.lower()]
     data = write(arrays, json.dumps(description))
     path = Path(os.path.realpath(path))
@@ -161,6 +175,18 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _described(net: Network) -> tuple[Arrays, dict[str, Any]]:
+    """Return the arrays of a network, and a description of it without names."""
+    layers = getattr(net, "layers", None)
+    if layers is None or any(layer.activation.name not in _FIRST_ACTIVATIONS for layer in layers):
+        arrays, values = describe(net.graph)
+        return arrays, {"version": 2, "dtype": net.dtype.name, "values": values}
+    arrays = {}
+    for number, layer in enumerate(layers, 1):
+        arrays[f"w{number}"], arrays[f"b{number}"] = layer.w, layer.b
+    return arrays, {"version": 1, "activations": [str(layer.activation) for layer in layers]}
 
 
 def _read(
@@ -186,23 +212,29 @@ def _read(
 def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
     """Return the network that `save` described with ``text``."""
     description = json.loads(text)
-    if not isinstance(description, dict) or description.keys() != _KEYS:
-        raise ValueError(f"its description is not a JSON object with {', '.join(sorted(_KEYS))}")
-    if description["version"] != SCHEMA_VERSION:
-        raise ValueError(
-            f"its schema has version {description['version']!r}, but this fastjac reads {SCHEMA_VERSION}"
-        )
-    activations = description["activations"]
-    names = {kind: description[kind] for kind in ("input_names", "output_names")}
+    if not isinstance(description, dict) or "version" not in description:
+        raise ValueError("its description is not a JSON object with a version")
+    version = description["version"]
+    if type(version) is not int or version not in _KEYS:
+        raise ValueError(f"its schema has version {version!r}, but this fastjac reads 1 and 2")
+    if description.keys() != _KEYS[version]:
+        raise ValueError(f"its description is not a JSON object with {', '.join(sorted(_KEYS[version]))}")
+    names = {kind: description[kind] for kind in sorted(_NAMES)}
+    activations = description.get("activations", [])
     for key, value in {"activations": activations, **names}.items():
         is_strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
         if not is_strings and (value is not None or key == "activations"):
             raise ValueError(f"its {key} are not a list of strings")
+    if len({array.dtype for array in arrays.values()}) > 1:
+        raise ValueError("its arrays differ in dtype")
+    if version == 2:
+        dtype = description["dtype"]
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"its dtype is {dtype!r}, expected float32 or float64")
+        return Network(rebuild(arrays, description["values"], budget), dtype=dtype, **names)
     numbers = range(1, len(activations) + 1)
     if arrays.keys() != {f"{letter}{number}" for number in numbers for letter in "wb"}:
         raise ValueError(f"it has {len(activations)} activations, but the arrays {', '.join(sorted(arrays))}")
-    if len({array.dtype for array in arrays.values()}) > 1:
-        raise ValueError("its arrays differ in dtype")
     layers = [(arrays[f"w{number}"], arrays[f"b{number}"]) for number in numbers]
     return network(layers, activations[:-1], activations[-1], **names, budget=budget)
 

@@ -17,6 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastjac.check import check_jacobian
 from fastjac.explain import flips, what_if
+from fastjac.graph import Value, softmax
+from fastjac.graph.values import Apply
+from fastjac.layers import HEADS_ONLY
 from fastjac.network import Network
 
 Array = NDArray[Any]
@@ -164,12 +167,20 @@ class Answers:
 
 def _views(net: Network) -> dict[str, Network]:
     """Return the networks that the page can show, by the name of their outputs."""
-    head = net.layers[-1].activation.name
-    if head in ("softmax", "log_softmax"):
-        return {"probabilities": net.replace(head="softmax"), "logits": net.replace(head="identity")}
-    if head == "sigmoid":
-        return {"probabilities": net, "logits": net.replace(head="identity")}
-    return {"outputs": net}
+    operation, before = net.graph.operation, net.graph.inputs
+    head = operation.activation.name if isinstance(operation, Apply) else ""
+    if head not in (*HEADS_ONLY, "sigmoid"):
+        return {"outputs": net}
+    logits = _like(net, before[0])
+    return {
+        "probabilities": _like(net, softmax(before[0])) if head == "log_softmax" else net,
+        "logits": logits,
+    }
+
+
+def _like(net: Network, value: Value) -> Network:
+    """Return a network of another value, with the names of this one."""
+    return Network(value, dtype=net.dtype, input_names=net.input_names, output_names=net.output_names)
 
 
 def _changes(net: Network, x: Array, to: Array) -> Iterable[ArrayLike]:

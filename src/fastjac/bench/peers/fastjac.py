@@ -41,7 +41,7 @@ def kernel_alone(problem: Problem) -> Call:
     x = problem.single()
     net, (y, jac) = _network(problem), problem.outputs()
     repeats = max(1, _MULTIPLY_ADDS // max(net.plan.multiply_adds, 1000))
-    context = Context(net.packed)
+    context = new_context(net.packed)
     loop = machine.repeated(routines.routine(net.dtype))
 
     def call() -> tuple[Any, Any]:
