@@ -11,7 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastjac import reference
 from fastjac.arguments import place, real_array
-from fastjac.graph.values import Add, Affine, Apply, Concatenate, Operation, Scale, Select, Value, ordered
+from fastjac.graph.values import (
+    Add,
+    Affine,
+    Apply,
+    Concatenate,
+    Normalise,
+    Operation,
+    Scale,
+    Select,
+    Value,
+    ordered,
+)
 from fastjac.layers import HEADS_ONLY
 from fastjac.network import Network
 from fastjac.report import JacobianReport, of_batch
@@ -291,6 +302,11 @@ def _sizes(operation: Operation, inputs: list[Array], a: Array) -> list[Array]:
             return [(np.eye(a.size) + s) * (s[:, None] if name == "softmax" else 1)]
         if name == "tanh":
             return [np.ones_like(a)]
+    if isinstance(operation, Normalise):
+        # Of few entries, the identity and what is subtracted from it cancel.
+        centred = inputs[0] - np.mean(inputs[0]) if operation.centred else inputs[0]
+        root = np.sqrt(np.mean(centred * centred) + operation.epsilon)
+        return [(np.eye(a.size) + operation.centred / a.size + np.abs(np.outer(a, a)) / a.size) / root]
     return [np.abs(jac) for jac in reference.pull_back(operation, np.ones_like(a), inputs)]
 
 

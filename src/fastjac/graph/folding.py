@@ -60,11 +60,12 @@ def _weights(value: Value) -> list[Array]:
 
 def folded(value: Value, dtype: np.dtype[Any]) -> Value:
     """Return a simpler value that equals ``value`` for all inputs, to rounding in ``dtype``."""
-    while True:
-        simpler = _Pass(value, dtype).result
-        if simpler is value:
-            return value
-        value = simpler
+    with np.errstate(all="ignore"):  # Weights may be infinite.
+        while True:
+            simpler = _Pass(value, dtype).result
+            if simpler is value:
+                return value
+            value = simpler
 
 
 class _Pass:

@@ -134,6 +134,8 @@ CONTEXT = _record(
     n_jvp_tape=SIZE,
     jacobian_tape=ADDRESS,
     n_jacobian_tape=SIZE,
+    plain_tape=ADDRESS,  # what makes the Jacobian where a value is not finite: from the outputs on
+    n_plain_tape=SIZE,
 )
 
 

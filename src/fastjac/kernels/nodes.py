@@ -157,6 +157,8 @@ def _transform(dtype, context, layers, steps, node, result):
     elif operation in (SPREAD, PICK):
         _move_each(dtype, context, node, result)
     elif operation == CLEAR:
+        if node.out:
+            cols = (cols + width - 1) // width * width
         fill(dtype, node.out if node.out else result, rows * cols)
     else:
         for p in range((cols + width - 1) // width):

@@ -119,7 +119,9 @@ def _run(dtype, at, mode, samples, x, given, y, out):
             copy(dtype, given_i, context.n_inputs, context.tangent)
             walk(dtype, context, layers, steps, vector(NODE, context.jvp_tape, context.n_jvp_tape), out_i)
         elif jacobians:
-            tape = vector(NODE, context.jacobian_tape, context.n_jacobian_tape)
+            tape = vector(NODE, context.plain_tape, context.n_plain_tape)
+            if context.finite:
+                tape = vector(NODE, context.jacobian_tape, context.n_jacobian_tape)
             walk(dtype, context, layers, steps, tape, out_i)
     for i in range(0 if context.output else samples):
         best, taken = sample(dtype, context, layers, x, i, samples, taken, y, jacobians)

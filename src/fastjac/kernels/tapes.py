@@ -167,10 +167,10 @@ class GraphContext(Context):
             "vjp": _Cotangents(self, layers, steps, values, 1, v).nodes,
             "jvp": _Tangents(self, layers, steps, values, 1, u).nodes,
         }
+        # From the inputs on, NaN does not get to entries that are zero in between, as it does the other way.
+        tapes["plain"] = _Cotangents(self, layers, steps, values, n_outputs, GIVEN).nodes
         if packed.plan.is_forward:
             tapes["jacobian"] = _Tangents(self, layers, steps, values, n_inputs, GIVEN).nodes
-        else:
-            tapes["jacobian"] = _Cotangents(self, layers, steps, values, n_outputs, GIVEN).nodes
         products = arena.records(STEP, len(steps))
         for record, fields in zip(products, steps, strict=True):
             for name, value in fields.items():
@@ -183,6 +183,8 @@ class GraphContext(Context):
         record["jac_rows"] = arena.integers(offsets)
         for name, found in tapes.items():
             record[f"{name}_tape"], record[f"n_{name}_tape"] = self._tape(found, values), len(found)
+        if not packed.plan.is_forward:
+            record["jacobian_tape"], record["n_jacobian_tape"] = record["plain_tape"], record["n_plain_tape"]
 
     def _tape(self, found: list[dict[str, Any]], values: _Values) -> int:
         """Return the address of a tape's records."""
@@ -354,6 +356,14 @@ class _Walk:
                 array[(i // width * self.rows + i) * width + i % width] = 1
         return self._diagonal
 
+    def move(
+        self, operation: int, first: int, size: int, out: int = 0, whole: int = 0, **fields: Any
+    ) -> None:
+        """Add the copying or adding of columns; of ``whole`` panels with what fills them up, to leave no rest."""
+        if out and size == whole and operation == nodes.MOVE and not fields.get("start"):
+            size = self.packed.target.padded(size, self.packed.dtype)
+        self.node(operation, first=first, size=size, out=out, **fields)
+
     def product(self, scalar: int, layer: int, panels: int, cols: int, out: int) -> None:
         """Add the product of a matrix, times the slopes of a layer, and panels (units, cols)."""
         self.steps.append(
@@ -464,7 +474,7 @@ class _Cotangents(_Walk):
             is_whole = operation == nodes.MOVE and fields["size"] == size
             if is_first and not is_whole:
                 self.node(nodes.CLEAR, size=size, out=out)
-            self.node(**fields, out=out, adds=not (is_first and is_whole))
+            self.move(out=out, adds=not (is_first and is_whole), whole=size, **fields)
             return
         # Panels can be written directly, the result by a product alone.
         to = out if is_first and (out or operation == nodes.PRODUCT) else self.new(size)
@@ -473,7 +483,7 @@ class _Cotangents(_Walk):
         else:
             self.node(**fields, out=to)
         if to != out:
-            self.node(**_move(to, size), out=out, adds=not is_first)
+            self.move(**_move(to, size), out=out, adds=not is_first, whole=size)
 
 
 def _move(first: int, size: int) -> dict[str, Any]:
@@ -507,7 +517,7 @@ class _Tangents(_Walk):
         if self.seed == GIVEN:
             self.node(nodes.TRANSPOSE, first=at, size=size)
         else:
-            self.node(**_move(at, size))
+            self.move(**_move(at, size))
 
     def _through_layer(self, unit: Unit) -> int:
         (before,), i, value = unit.inputs, unit.layer, unit.value
@@ -521,7 +531,7 @@ class _Tangents(_Walk):
             self.product(at, self.packed.plain[before.size], int(layer["across"]), value.size, out)
         if is_head(value.operation):
             if sums != out:
-                self.node(**_move(sums, value.size), out=out)
+                self.move(**_move(sums, value.size), out=out, whole=value.size)
             self.node(nodes.HEAD_TIMES, layer=i, size=value.size, out=out)
         elif isinstance(value.operation, Apply):
             self.node(nodes.TIMES_SCALE, first=sums, second=int(layer["slope"]), size=value.size, out=out)
@@ -534,19 +544,19 @@ class _Tangents(_Walk):
         first, *others = (self.matrix(each) for each in unit.inputs)
         values, out = self.values, self.new(size)
         if isinstance(operation, Add):
-            self.node(**_move(first, size), out=out)
-            self.node(**_move(others[0], size), out=out, adds=1)
+            self.move(**_move(first, size), out=out, whole=size)
+            self.move(**_move(others[0], size), out=out, whole=size, adds=1)
         elif isinstance(operation, Multiply):
             a, b = (values.at[id(each)] for each in unit.inputs)
             part = self.new(size)
             self.node(nodes.TIMES_SCALE, first=first, second=b, size=size, out=out)
             self.node(nodes.TIMES_SCALE, first=others[0], second=a, size=size, out=part)
-            self.node(**_move(part, size), out=out, adds=1)
+            self.move(**_move(part, size), out=out, whole=size, adds=1)
         elif isinstance(operation, Scale):
             factors = values.factors[id(value)]
             self.node(nodes.TIMES_SCALE, first=first, second=factors, size=size, out=out)
         elif is_head(operation):
-            self.node(**_move(first, size), out=out)
+            self.move(**_move(first, size), out=out, whole=size)
             self.node(nodes.HEAD_TIMES, layer=unit.layer, size=size, out=out)
         elif isinstance(operation, Apply):
             slopes = int(self.layers[unit.layer]["slope"])
@@ -554,12 +564,12 @@ class _Tangents(_Walk):
         elif isinstance(operation, Concatenate):
             to = 0
             for each, at in zip(unit.inputs, (first, *others), strict=True):
-                self.node(**_move(at, each.size), out=out, to=to)
+                self.move(**_move(at, each.size), out=out, to=to)
                 to += each.size
         elif isinstance(operation, Select):
             start = first_of_run(operation.places)
             if start is not None:
-                self.node(**_move(first, size), out=out, start=start)
+                self.move(**_move(first, size), out=out, start=start)
             else:
                 index = self.arena.integers(operation.places)
                 self.node(nodes.PICK, first=first, index=index, size=size, out=out)

@@ -25,24 +25,10 @@ from fastjac.network import Network
 # Chains of the activations that 0.1.0 had are version 1, all other networks version 2.
 _NAMES = {"input_names", "output_names"}
 _KEYS = {1: {"version", "activations", *_NAMES}, 2: {"version", "dtype", "values", *_NAMES}}
-_FIRST_ACTIVATIONS = set(
-    [
-        "identity",
-        "relu",
-        "leaky_relu",
-        "relu6",
-        "hard_tanh",
-        "elu",
-        "tanh",
-        "sigmoid",
-        "softplus",
-        "silu",
-        "gelu",
-        "gelu_tanh",
-        "softmax",
-        "log_softmax",
-    ]
-)
+_FIRST_ACTIVATIONS = {
+    *("identity", "relu", "leaky_relu", "relu6", "hard_tanh", "elu", "tanh", "sigmoid"),
+    *("softplus", "silu", "gelu", "gelu_tanh", "softmax", "log_softmax"),
+}
 
 _PICKLED = (
     "is a pickle, which can run any code when it is read, so fastjac does not read it; where you trust it, "

@@ -25,16 +25,16 @@ from fastjac.models.containers import Arrays
 from fastjac.models.limits import Budget
 
 MOST_VALUES = 10_000
-_PLAIN = {"add": Add, "multiply": Multiply, "concatenate": Concatenate}
+_PLAIN: dict[str, type[Add | Multiply | Concatenate]] = {"add": Add, "multiply": Multiply, "concatenate": Concatenate}
 # Operation -> what its entry has beside its inputs.
-_KEYS = {
+_KEYS: dict[str, set[str]] = {
     "input": {"size"},
     "affine": {"w", "b"},
     "apply": {"activation"},
     "scale": {"factor", "shift"},
     "select": {"places"},
     "normalise": {"epsilon", "centred"},
-    **dict.fromkeys(_PLAIN, set()),
+    **{kind: set() for kind in _PLAIN},
 }
 
 
