@@ -16,7 +16,9 @@ from support.graphs import OPERATIONS, Case, assert_right, cases, near_kink
 from support.nonfinite import SPECIAL, assert_same_pattern
 from support.oracles import DTYPES
 
-GATED = Case(13, (("affine", 0, 0, 30, "sigmoid"), ("affine", 1, 0, 30, "identity"), ("multiply", 0, 1, 1, "")))
+GATED = Case(
+    13, (("affine", 0, 0, 30, "sigmoid"), ("affine", 1, 0, 30, "identity"), ("multiply", 0, 1, 1, ""))
+)
 
 
 def residual(dtype=np.float64, n=16, h=64, m=12, head="identity"):
@@ -24,7 +26,9 @@ def residual(dtype=np.float64, n=16, h=64, m=12, head="identity"):
     x = graph.input(n)
     a = graph.affine(x, rng.standard_normal((n, h)) / 4, rng.standard_normal(h), "tanh")
     a = graph.affine(a, rng.standard_normal((h, h)) / 8, rng.standard_normal(h), "relu")
-    return Network(graph.apply(x[:m] + 0.05 * graph.affine(a, rng.standard_normal((h, m))), head), dtype=dtype)
+    return Network(
+        graph.apply(x[:m] + 0.05 * graph.affine(a, rng.standard_normal((h, m))), head), dtype=dtype
+    )
 
 
 @examples(200)
@@ -115,7 +119,9 @@ def test_no_result_depends_on_an_earlier_call(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("make", [residual, lambda dtype: residual(dtype, n=3, m=3, h=20, head="log_softmax")])
+@pytest.mark.parametrize(
+    "make", [residual, lambda dtype: residual(dtype, n=3, m=3, h=20, head="log_softmax")]
+)
 def test_every_way_in_gives_the_same_bits(make, dtype, tmp_path):
     net = make(dtype)
     x = np.random.default_rng(0).standard_normal(net.n_inputs).astype(dtype)
@@ -134,7 +140,9 @@ def test_every_way_in_gives_the_same_bits(make, dtype, tmp_path):
     check()
     with net.c_function() as function:
         addresses = (array.ctypes.data for array in (x, *out))
-        pointers = (ctypes.cast(at, kind) for at, kind in zip(addresses, function.ctypes.argtypes[1:], strict=True))
+        pointers = (
+            ctypes.cast(at, kind) for at, kind in zip(addresses, function.ctypes.argtypes[1:], strict=True)
+        )
         assert function.ctypes(function.context, *pointers) == 0
     check()
     fastjac.save(net, tmp_path / "net.npz")
@@ -164,7 +172,9 @@ def test_a_saturated_softmax_inside_loses_no_digits(logits):
     value = net.graph
     from fastjac.graph.folding import in_dtype
 
-    exact = reference.graph_value_and_jacobian(at.astype(np.longdouble), in_dtype(value, np.dtype(np.longdouble)))
+    exact = reference.graph_value_and_jacobian(
+        at.astype(np.longdouble), in_dtype(value, np.dtype(np.longdouble))
+    )
     small = np.exp(-logits)
     jac = net.jacobian(at)
     assert np.max(np.abs(jac - exact[1])) <= 1e-15 * max(small, 1e-4) * 100 or np.allclose(

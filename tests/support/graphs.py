@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from fastjac import Network, check, graph, reference
 from fastjac.graph.folding import in_dtype
-from fastjac.graph.values import Affine, Apply, Concatenate, Input, Multiply, Normalise, Scale, Select, ordered
+from fastjac.graph.values import (
+    Affine,
+    Apply,
+    Concatenate,
+    Input,
+    Multiply,
+    Normalise,
+    Scale,
+    Select,
+    ordered,
+)
 from support.oracles import AUTOGRAD, assert_close, forward_autograd
 
 OPERATIONS = (
@@ -145,8 +155,9 @@ def tolerances(net, x):
     value, eps = in_dtype(net.graph, np.dtype(np.float64)), float(np.finfo(net.dtype).eps)
     x = x.astype(np.float64)
     last = check._walk(value, x)[-1]
-    y = 8 * eps * (last.spread + np.abs(last.a)) + np.finfo(net.dtype).tiny
-    return y, 2 * check._rounding(value, eps, x) + np.finfo(net.dtype).tiny
+    # Where an activation or a slope crosses zero, it is as wrong as elsewhere.
+    y = 8 * eps * (last.spread + np.abs(last.a) + 1)
+    return y, 2 * check._rounding(value, eps, x) + 16 * eps
 
 
 def assert_right(net, x, y, jac):

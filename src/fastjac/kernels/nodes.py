@@ -102,16 +102,17 @@ def _evaluate(dtype, context, layers, node):
 def _normalise(dtype, context, node):
     """Write ``(x - m) / sqrt(mean((x - m)**2) + epsilon)``, and keep one over that root.
 
-    ``second`` is a vector of ones, or of zeros where m is 0.
+    ``second`` is a vector of ones, or 0 where m is 0.
     """
-    size, width, centre = node.size, panel_width(dtype), node.second
+    size, width = node.size, panel_width(dtype)
     panels, row = (size + width - 1) // width, width * itemsize(dtype)
-    x, out, ones = vector(dtype, node.first, size), vector(dtype, node.out, size), vector(dtype, centre, size)
-    edge = vector(dtype, context.edge, 1)
-    dots(dtype, 1, panels, centre, row, node.first, context.edge)
-    mean = edge[0] / x.dtype.type(size)
+    x, out = vector(dtype, node.first, size), vector(dtype, node.out, size)
+    edge, mean = vector(dtype, context.edge, 1), x.dtype.type(0)
+    if node.second:
+        dots(dtype, 1, panels, node.second, row, node.first, context.edge)
+        mean = edge[0] / x.dtype.type(size)
     for i in range(size):
-        out[i] = x[i] - mean * ones[i]
+        out[i] = x[i] - mean
     dots(dtype, 1, panels, node.out, row, node.out, context.edge)
     node.number = 1 / math.sqrt(edge[0] / x.dtype.type(size) + x.dtype.type(node.epsilon))
     factor = x.dtype.type(node.number)
@@ -205,24 +206,27 @@ def _times_head(dtype, context, layer, node):
 def _times_normalise(dtype, context, node):
     """Multiply rows by ``(I - 1 1.T / n - y y.T / n) / s``, the Jacobian of a normalised value y.
 
-    ``second`` is y, ``index`` a vector of ones, or of zeros where the mean is not subtracted.
+    ``second`` is y. Without the mean, ``1 1.T`` is not there.
     """
     source = vector(NODE, node.source, 1)[0]
     rows, cols, centre = node.rows, node.size, source.second
     width, size = panel_width(dtype), itemsize(dtype)
     row = width * size
-    rows_times(dtype, rows, cols, node.first, centre, context.mean)
-    rows_times(dtype, rows, cols, node.first, node.second, context.extra)
     means, shares = vector(dtype, context.mean, rows), vector(dtype, context.extra, rows)
     count, factor = means.dtype.type(cols), means.dtype.type(source.number)
+    rows_times(dtype, rows, cols, node.first, node.second, context.extra)
+    if centre:
+        rows_times(dtype, rows, cols, node.first, centre, context.mean)
+    else:
+        fill(dtype, context.mean, rows)
     for p in range((cols + width - 1) // width):
-        ones, y = vector(dtype, centre + p * row, width), vector(dtype, node.second + p * row, width)
+        y = vector(dtype, node.second + p * row, smaller(width, cols - p * width))
         for r in range(rows):
             at = (p * rows + r) * row
-            g, out = vector(dtype, node.first + at, width), vector(dtype, node.out + at, width)
+            g, out = vector(dtype, node.first + at, y.size), vector(dtype, node.out + at, y.size)
             mean, share = means[r] / count, shares[r] / count
-            for i in range(width):
-                out[i] = (g[i] - mean * ones[i] - share * y[i]) * factor
+            for i in range(y.size):
+                out[i] = (g[i] - mean - share * y[i]) * factor
 
 
 @inner

@@ -219,7 +219,7 @@ class _Values:
         self.at: dict[int, int] = {}
         self.number: dict[int, int] = {}
         self.factors: dict[int, int] = {}  # The vector of each scaled value's factors.
-        self._ones: dict[float, int] = {}
+        self._ones: dict[int, int] = {}
         self._arena, self._layers = context.arena, layers
         packed: PackedGraph = context._packed  # type: ignore[assignment]
         for unit in packed.units:
@@ -232,12 +232,11 @@ class _Values:
             else:
                 self._add_operation(unit)
 
-    def one(self, size: int, value: float = 1.0) -> int:
-        """Return the address of a vector of ones, or of another number."""
-        key = size if value else -size
-        if key not in self._ones:
-            self._ones[key] = self._arena.vector(size, value)
-        return self._ones[key]
+    def one(self, size: int) -> int:
+        """Return the address of a vector of ones."""
+        if size not in self._ones:
+            self._ones[size] = self._arena.vector(size, 1.0)
+        return self._ones[size]
 
     def _node(self, operation: int, **fields: int | float) -> None:
         self.nodes.append({"operation": operation, **fields})
@@ -292,7 +291,7 @@ class _Values:
                 )
         elif isinstance(operation, Normalise):
             self.number[id(value)] = len(self.nodes)
-            centre = self.one(size, float(operation.centred))
+            centre = self.one(size) if operation.centred else 0
             epsilon = operation.epsilon
             self._node(nodes.NORMALISE, size=size, first=first, second=centre, out=out, epsilon=epsilon)
         else:
@@ -359,8 +358,13 @@ class _Walk:
     def move(
         self, operation: int, first: int, size: int, out: int = 0, whole: int = 0, **fields: Any
     ) -> None:
-        """Add the copying or adding of columns; of ``whole`` panels with what fills them up, to leave no rest."""
-        if out and size == whole and operation == nodes.MOVE and not fields.get("start"):
+        """Add the copying or adding of columns; a copy of ``whole`` panels takes what fills them up along."""
+        if (
+            out
+            and size == whole
+            and operation == nodes.MOVE
+            and not (fields.get("start") or fields.get("adds"))
+        ):
             size = self.packed.target.padded(size, self.packed.dtype)
         self.node(operation, first=first, size=size, out=out, **fields)
 
@@ -377,7 +381,7 @@ class _Cotangents(_Walk):
 
     def _lay_out(self) -> None:
         packed = self.packed
-        self._own: set[int] = set()  # Matrices that only one value has.
+        self._own: set[int] = set()  # Ids of the values that have a matrix of their own.
         self._waiting: list[dict[str, Any]] = []
         self.matrices[id(packed.value)] = self.seed
         for unit in reversed(packed.units):
@@ -447,14 +451,14 @@ class _Cotangents(_Walk):
         elif at is None:
             self._emit(value, fields, self._new_own(value), is_first=True)
         else:
-            if at not in self._own:
+            if id(value) not in self._own:
                 whole = self.matrix(value)
                 self._emit(value, _move(whole, value.size), self._new_own(value), is_first=True)
             self._emit(value, fields, self.matrices[id(value)], is_first=False)
 
     def _new_own(self, value: Value) -> int:
         out = self.matrices[id(value)] = self.new(value.size)
-        self._own.add(out)
+        self._own.add(id(value))
         return out
 
     def _finish(self, value: Value) -> None:

@@ -25,7 +25,11 @@ from fastjac.models.containers import Arrays
 from fastjac.models.limits import Budget
 
 MOST_VALUES = 10_000
-_PLAIN: dict[str, type[Add | Multiply | Concatenate]] = {"add": Add, "multiply": Multiply, "concatenate": Concatenate}
+_PLAIN: dict[str, type[Add | Multiply | Concatenate]] = {
+    "add": Add,
+    "multiply": Multiply,
+    "concatenate": Concatenate,
+}
 # Operation -> what its entry has beside its inputs.
 _KEYS: dict[str, set[str]] = {
     "input": {"size"},
