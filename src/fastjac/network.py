@@ -19,8 +19,8 @@ from fastjac.graph.plan import GraphPlan
 from fastjac.graph.texts import summary, table
 from fastjac.kernels.contexts import Weights
 from fastjac.kernels.functions import TARGET
+from fastjac.kernels.graphs import PackedGraph
 from fastjac.kernels.packing import Packed
-from fastjac.kernels.tapes import PackedGraph
 from fastjac.layers import RELU, SOFTMAX, Activation, Default, FloatDType, Layer, as_layers
 from fastjac.plan import Plan
 

@@ -102,7 +102,7 @@ def cases(draw, activations=tuple(AUTOGRAD), operations=OPERATIONS, steps=8, dty
 
 
 def near_kink(net, x, distance=1e-4):
-    """Whether an activation is evaluated near one of its kinks, or a normalisation divides by next to nothing."""
+    """Whether an activation is evaluated near a kink, or a normalisation divides by next to nothing."""
     found = {}
     value = in_dtype(net.graph, np.dtype(np.float64))
     for each in ordered(value):

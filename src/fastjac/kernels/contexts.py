@@ -8,8 +8,9 @@ from typing import TypeAlias
 import numpy as np
 
 from fastjac.kernels.context import Context
+from fastjac.kernels.graphs import PackedGraph
 from fastjac.kernels.packing import Packed
-from fastjac.kernels.tapes import GraphContext, PackedGraph
+from fastjac.kernels.tapes import GraphContext
 
 Weights: TypeAlias = Packed | PackedGraph
 

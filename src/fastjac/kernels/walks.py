@@ -1,0 +1,307 @@
+"""Tapes that multiply derivatives through a graph, from the outputs or from the inputs on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastjac.graph.values import (
+    Add,
+    Apply,
+    Concatenate,
+    Input,
+    Multiply,
+    Normalise,
+    Scale,
+    Select,
+    Value,
+    is_head,
+)
+from fastjac.kernels import nodes
+from fastjac.kernels.context import Arena
+from fastjac.kernels.graphs import PackedGraph, Unit
+from fastjac.kernels.values import Values, first_of_run
+
+Array = NDArray[Any]
+GIVEN = -1  # Stands for the matrix with ones on its diagonal, which is made only where it must be.
+
+
+class _Walk:
+    """A tape that multiplies derivatives through a graph.
+
+    Attributes
+    ----------
+    nodes : list of dict
+        Fields of the records.
+    matrices : dict of int to int
+        The address of each value's matrix, by its id; `GIVEN` for ones on the diagonal.
+    """
+
+    def __init__(
+        self,
+        packed: PackedGraph,
+        arena: Arena,
+        layers: Array,
+        steps: list[dict[str, int]],
+        values: Values,
+        rows: int,
+        seed: int,
+    ) -> None:
+        self.nodes: list[dict[str, Any]] = []
+        self.matrices: dict[int, int] = {}
+        self.packed, self.arena = packed, arena
+        self.layers, self.steps, self.values, self.rows, self.seed = layers, steps, values, rows, seed
+        self._diagonal = 0
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        raise NotImplementedError
+
+    def node(self, operation: int, **fields: int | float | None) -> None:
+        self.nodes.append({"operation": operation, "rows": self.rows, **fields})
+
+    def new(self, cols: int) -> int:
+        """Return the address of a new matrix."""
+        return self.arena.panels(self.rows, cols)
+
+    def matrix(self, value: Value) -> int:
+        """Return the address of a value's matrix, which is made where it has ones on the diagonal."""
+        at = self.matrices[id(value)]
+        return self.diagonal() if at == GIVEN else at
+
+    def diagonal(self) -> int:
+        """Return the address of the matrix with ones on its diagonal."""
+        if not self._diagonal:
+            self._diagonal = self.new(self.rows)
+            array, width = self.arena.arrays[-1], self.packed.target.panel_width(self.packed.dtype)
+            for i in range(self.rows):
+                array[(i // width * self.rows + i) * width + i % width] = 1
+        return self._diagonal
+
+    def move(
+        self, operation: int, first: int, size: int, out: int = 0, whole: int = 0, **fields: Any
+    ) -> None:
+        """Add the copying or adding of columns; a copy of ``whole`` panels takes what fills them up along."""
+        if (
+            out
+            and size == whole
+            and operation == nodes.MOVE
+            and not (fields.get("start") or fields.get("adds"))
+        ):
+            size = self.packed.target.padded(size, self.packed.dtype)
+        self.node(operation, first=first, size=size, out=out, **fields)
+
+    def product(self, scalar: int, layer: int, panels: int, cols: int, out: int) -> None:
+        """Add the product of a matrix, times the slopes of a layer, and panels (units, cols)."""
+        self.steps.append(
+            {"layer": layer, "scalar": scalar, "m": self.rows, "vector": panels, "n": cols, "out": out}
+        )
+        self.node(nodes.PRODUCT, step=len(self.steps) - 1, size=cols, out=out)
+
+
+class Cotangents(_Walk):
+    """From the outputs on: a matrix (rows, units) for each value, to which all that read it add."""
+
+    def _lay_out(self) -> None:
+        packed = self.packed
+        self._own: set[int] = set()  # Ids of the values that have a matrix of their own.
+        self._waiting: list[dict[str, Any]] = []
+        self.matrices[id(packed.value)] = self.seed
+        for unit in reversed(packed.units):
+            if isinstance(unit.value.operation, Input):
+                self._finish(unit.value)
+            elif 0 <= unit.layer < len(packed.layers):
+                self._through_layer(unit)
+            else:
+                self._through(unit)
+
+    def _through_layer(self, unit: Unit) -> None:
+        (before,), i, value = unit.inputs, unit.layer, unit.value
+        at, layer = self.matrices[id(value)], i
+        if at == GIVEN:
+            self._give(before, nodes.HEAD_TIMES_W, layer=i)
+            return
+        if is_head(value.operation):
+            at, layer = self.new(value.size), self.packed.plain[value.size]
+            self._emit(value, self._times_head(unit), at, is_first=True)
+        self._give(before, nodes.PRODUCT, scalar=at, layer=layer, vector=int(self.layers[i]["w"]))
+
+    def _times_head(self, unit: Unit) -> dict[str, Any]:
+        ones, first = self.values.one(unit.value.size), self.matrix(unit.value)
+        return {"operation": nodes.TIMES_HEAD, "layer": unit.layer, "first": first, "index": ones}
+
+    def _through(self, unit: Unit) -> None:
+        value, operation = unit.value, unit.value.operation
+        first, values = unit.inputs[0], self.values
+        if isinstance(operation, Add):
+            for each in unit.inputs:
+                self._give(each, nodes.MOVE, first=self.matrices[id(value)], size=value.size)
+            return
+        at = self.matrix(value)
+        if isinstance(operation, Multiply):
+            for each, other in (unit.inputs, unit.inputs[::-1]):
+                self._give(each, nodes.TIMES_SCALE, first=at, second=values.at[id(other)])
+        elif isinstance(operation, Scale):
+            self._give(first, nodes.TIMES_SCALE, first=at, second=values.factors[id(value)])
+        elif is_head(operation):
+            self._give(first, **self._times_head(unit))
+        elif isinstance(operation, Apply):
+            self._give(first, nodes.TIMES_SCALE, first=at, second=int(self.layers[unit.layer]["slope"]))
+        elif isinstance(operation, Concatenate):
+            start = 0
+            for part in unit.inputs:
+                self._give(part, nodes.MOVE, first=at, start=start, size=part.size)
+                start += part.size
+        elif isinstance(operation, Select):
+            to = first_of_run(operation.places)
+            if to is not None:
+                self._give(first, nodes.MOVE, first=at, to=to, size=value.size)
+            else:
+                index = self.arena.integers(operation.places)
+                self._give(first, nodes.SPREAD, first=at, index=index, size=value.size)
+        elif isinstance(operation, Normalise):
+            y, number = values.at[id(value)], values.number[id(value)]
+            self._give(first, nodes.TIMES_NORMALISE, first=at, second=y, source=number)
+
+    def _give(self, value: Value, operation: int, **fields: Any) -> None:
+        """Add what a reader of ``value`` has to its matrix; for the input that waits until all are known."""
+        fields["operation"] = operation
+        at = self.matrices.get(id(value))
+        if isinstance(value.operation, Input):
+            self._waiting.append(fields)
+        elif at is None and _is_whole(fields, value.size):
+            self.matrices[id(value)] = fields["first"]  # The same matrix, until something is added.
+        elif at is None:
+            self._emit(value, fields, self._new_own(value), is_first=True)
+        else:
+            if id(value) not in self._own:
+                whole = self.matrix(value)
+                self._emit(value, _move(whole, value.size), self._new_own(value), is_first=True)
+            self._emit(value, fields, self.matrices[id(value)], is_first=False)
+
+    def _new_own(self, value: Value) -> int:
+        out = self.matrices[id(value)] = self.new(value.size)
+        self._own.add(id(value))
+        return out
+
+    def _finish(self, value: Value) -> None:
+        """Write the result: the matrix of the input, products first."""
+        if id(value) in self.matrices:  # The network is its input.
+            self._waiting.append(_move(self.matrices[id(value)], value.size))
+        for number, fields in enumerate(sorted(self._waiting, key=_rank)):
+            self._emit(value, fields, 0, is_first=number == 0)
+
+    def _emit(self, value: Value, fields: dict[str, Any], out: int, is_first: bool) -> None:
+        """Add the operations that write or add something to a value's matrix, or to the result."""
+        operation, size = fields["operation"], value.size
+        fields = {"size": size, **fields}
+        if fields.get("first") == GIVEN:
+            fields["first"] = self.diagonal()
+        if operation in (nodes.MOVE, nodes.SPREAD):
+            is_whole = operation == nodes.MOVE and fields["size"] == size
+            if is_first and not is_whole:
+                self.node(nodes.CLEAR, size=size, out=out)
+            self.move(out=out, adds=not (is_first and is_whole), whole=size, **fields)
+            return
+        # Panels can be written directly, the result by a product alone.
+        to = out if is_first and (out or operation == nodes.PRODUCT) else self.new(size)
+        if operation == nodes.PRODUCT:
+            self.product(fields["scalar"], fields["layer"], fields["vector"], size, to)
+        else:
+            self.node(**fields, out=to)
+        if to != out:
+            self.move(**_move(to, size), out=out, adds=not is_first, whole=size)
+
+
+def _move(first: int, size: int) -> dict[str, Any]:
+    return {"operation": nodes.MOVE, "first": first, "size": size}
+
+
+def _is_whole(fields: dict[str, Any], size: int) -> bool:
+    """Return whether a move copies all columns of one matrix to another."""
+    return fields["operation"] == nodes.MOVE and fields["size"] == size and not fields.get("start")
+
+
+def _rank(fields: dict[str, Any]) -> int:
+    """Return in which order the result is added up: a product first, which can write to it."""
+    operation = fields["operation"]
+    return 0 if operation == nodes.PRODUCT else 2 if operation == nodes.SPREAD else 1
+
+
+class Tangents(_Walk):
+    """From the inputs on: a matrix (rows, units) for each value, with a row for each direction."""
+
+    def _lay_out(self) -> None:
+        packed = self.packed
+        for unit in packed.units:
+            if isinstance(unit.value.operation, Input):
+                self.matrices[id(unit.value)] = self.seed
+            elif 0 <= unit.layer < len(packed.layers):
+                self.matrices[id(unit.value)] = self._through_layer(unit)
+            else:
+                self.matrices[id(unit.value)] = self._through(unit)
+        at, size = self.matrix(packed.value), packed.value.size
+        if self.seed == GIVEN:
+            self.node(nodes.TRANSPOSE, first=at, size=size)
+        else:
+            self.move(**_move(at, size))
+
+    def _through_layer(self, unit: Unit) -> int:
+        (before,), i, value = unit.inputs, unit.layer, unit.value
+        layer, at = self.layers[i], self.matrices[id(before)]
+        out = sums = self.new(value.size)
+        if at == GIVEN:
+            sums = int(layer["across"])  # With ones on the diagonal, the weights are the product.
+        elif self.seed != GIVEN:
+            self.node(nodes.TIMES_W, layer=i, first=at, size=value.size, out=out)
+        else:
+            self.product(at, self.packed.plain[before.size], int(layer["across"]), value.size, out)
+        if is_head(value.operation):
+            if sums != out:
+                self.move(**_move(sums, value.size), out=out, whole=value.size)
+            self.node(nodes.HEAD_TIMES, layer=i, size=value.size, out=out)
+        elif isinstance(value.operation, Apply):
+            self.node(nodes.TIMES_SCALE, first=sums, second=int(layer["slope"]), size=value.size, out=out)
+        else:
+            return sums
+        return out
+
+    def _through(self, unit: Unit) -> int:
+        value, operation, size = unit.value, unit.value.operation, unit.value.size
+        first, *others = (self.matrix(each) for each in unit.inputs)
+        values, out = self.values, self.new(size)
+        if isinstance(operation, Add):
+            self.move(**_move(first, size), out=out, whole=size)
+            self.move(**_move(others[0], size), out=out, whole=size, adds=1)
+        elif isinstance(operation, Multiply):
+            a, b = (values.at[id(each)] for each in unit.inputs)
+            part = self.new(size)
+            self.node(nodes.TIMES_SCALE, first=first, second=b, size=size, out=out)
+            self.node(nodes.TIMES_SCALE, first=others[0], second=a, size=size, out=part)
+            self.move(**_move(part, size), out=out, whole=size, adds=1)
+        elif isinstance(operation, Scale):
+            factors = values.factors[id(value)]
+            self.node(nodes.TIMES_SCALE, first=first, second=factors, size=size, out=out)
+        elif is_head(operation):
+            self.move(**_move(first, size), out=out, whole=size)
+            self.node(nodes.HEAD_TIMES, layer=unit.layer, size=size, out=out)
+        elif isinstance(operation, Apply):
+            slopes = int(self.layers[unit.layer]["slope"])
+            self.node(nodes.TIMES_SCALE, first=first, second=slopes, size=size, out=out)
+        elif isinstance(operation, Concatenate):
+            to = 0
+            for each, at in zip(unit.inputs, (first, *others), strict=True):
+                self.move(**_move(at, each.size), out=out, to=to)
+                to += each.size
+        elif isinstance(operation, Select):
+            start = first_of_run(operation.places)
+            if start is not None:
+                self.move(**_move(first, size), out=out, start=start)
+            else:
+                index = self.arena.integers(operation.places)
+                self.node(nodes.PICK, first=first, index=index, size=size, out=out)
+        elif isinstance(operation, Normalise):
+            y, number = values.at[id(value)], values.number[id(value)]
+            self.node(nodes.TIMES_NORMALISE, first=first, second=y, size=size, out=out, source=number)
+        return out
