@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from functools import cached_property
+
 from fastjac import notebook
 from fastjac.graph.values import Add, Affine, Apply, Input, Value, ordered
+
+# What is done to an entry of a matrix beside products takes as long as so many multiply-adds.
+_PER_ENTRY = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,28 +31,31 @@ class GraphPlan:
     -----
     The best order for any graph is NP-complete to find (Griewank and Walther, Evaluating Derivatives, chapter
     10). These two take M or N multiply-adds for each weight, and none for a weight whose cotangents or
-    tangents have ones on the diagonal.
+    tangents have ones on the diagonal. The other operations take M or N steps for each entry.
     """
 
     value: Value
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Inputs, the entries of each value that is computed, outputs."""
         values = ordered(self.value)
         return values[0].size, *(value.size for value in values), self.value.size
 
-    @property
+    @cached_property
     def is_forward(self) -> bool:
         """Whether the Jacobian is made from the inputs on."""
-        return self.forward_multiply_adds < self.reverse_multiply_adds
+        values = ordered(self.value)
+        others = _PER_ENTRY * sum(value.size for value in values if not isinstance(value.operation, Affine))
+        forward = self.forward_multiply_adds + self._n_inputs(values) * others
+        return forward < self.reverse_multiply_adds + self.value.size * others
 
-    @property
+    @cached_property
     def multiply_adds(self) -> int:
         """Multiply-adds of the Jacobian, all units active."""
-        return min(self.forward_multiply_adds, self.reverse_multiply_adds)
+        return self.forward_multiply_adds if self.is_forward else self.reverse_multiply_adds
 
-    @property
+    @cached_property
     def reverse_multiply_adds(self) -> int:
         """Multiply-adds of pure reverse mode, from the outputs to the inputs."""
         readers: dict[int, list[Value]] = {id(self.value): []}
@@ -69,7 +77,7 @@ class GraphPlan:
         """Return whether an activation alone is between an affine map and the output."""
         return len(readers) == 1 and readers[0] is self.value and isinstance(readers[0].operation, Apply)
 
-    @property
+    @cached_property
     def forward_multiply_adds(self) -> int:
         """Multiply-adds of pure forward mode, from the inputs to the outputs."""
         values = ordered(self.value)
