@@ -13,6 +13,7 @@ import fastjac
 from fastjac.bench import limits
 from fastjac.bench.measure import Row
 from fastjac.bench.problem import VALUE_ALONE, Problem
+from fastjac.kernels.merging import merge
 
 _PACKAGES = (
     *("numpy", "numba", "autograd", "jax", "torch", "tensorflow", "tensorflow-cpu", "casadi"),
@@ -51,9 +52,8 @@ def figures(
 ) -> dict[str, Any]:
     """Return the figures of one network, in microseconds an input; ``model`` names its file."""
     inputs = problem.batch or 1
-    limit = limits.limit_seconds(
-        problem.sizes, problem.active, problem.dtype, machine, str(problem.head), inputs
-    )
+    sizes, active = _merged(problem)
+    limit = limits.limit_seconds(sizes, active, problem.dtype, machine, str(problem.head), inputs)
     ours = next(row.timing.minimum for row in rows if row.peer == "fastjac" and row.timing)
     hidden = dict.fromkeys(str(layer.activation) for layer in problem.layers[:-1])
     return {
@@ -67,6 +67,17 @@ def figures(
         "limit_us": limit / inputs * 1e6,
         "peers": [_figures_of_peer(row, inputs, ours, limit) for row in rows],
     }
+
+
+def _merged(problem: Problem) -> tuple[list[int], list[float]]:
+    """Return the sizes and the active units of the chain whose affine maps in a row are merged."""
+    sizes, last = [problem.sizes[0]], -1
+    active: list[float] = []
+    for link in merge(problem.layers):
+        last += len(link.given) or 1
+        sizes.append(problem.sizes[last + 1])
+        active += problem.active[last : last + 1]
+    return sizes, active
 
 
 def _figures_of_peer(row: Row, inputs: int, ours: float, limit: float) -> dict[str, Any]:
