@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastjac.kernels.merging import merge
 from fastjac.kernels.target import ALIGNMENT, Target
-from fastjac.layers import Layer
+from fastjac.layers import HEADS_ONLY, Layer
 from fastjac.plan import Plan, Product
 
 Array = NDArray[Any]
@@ -126,7 +126,9 @@ class Packed:
             if ((self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width)
             and not (self.forward[i] or raw)
         }
-        carries = not raw and carrying_pays(plan, self.dtype.itemsize, target)
+        # The only probability of a softmax is 1 whatever the tangents are.
+        constant = plan.sizes[-1] == 1 and layers[-1].activation.name in HEADS_ONLY
+        carries = not (raw or constant) and carrying_pays(plan, self.dtype.itemsize, target)
         ready = self.rows | {i: self.weights[i] for i, forward in enumerate(self.forward) if forward}
         self.across = [
             ready[i] if i in ready else pack_panels(layer.w, target)
