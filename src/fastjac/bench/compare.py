@@ -12,12 +12,12 @@ from typing import Any
 import fastjac
 from fastjac.bench import limits
 from fastjac.bench.measure import Row
-from fastjac.bench.problem import VALUE_ALONE, Problem
+from fastjac.bench.problem import IN_A_CALL, MANY, VALUE_ALONE, Problem
 from fastjac.kernels.merging import merge
 
 _PACKAGES = (
     *("numpy", "numba", "autograd", "jax", "torch", "tensorflow", "tensorflow-cpu", "casadi"),
-    *("onnx", "onnxruntime"),
+    *("onnx", "onnxruntime", "onnx-ad"),
 )
 
 # In the grid, more rounds are for points where a peer comes nearer than this ratio.
@@ -53,7 +53,11 @@ def figures(
     """Return the figures of one network, in microseconds an input; ``model`` names its file."""
     inputs = problem.batch or 1
     sizes, active = _merged(problem)
-    limit = limits.limit_seconds(sizes, active, problem.dtype, machine, str(problem.head), inputs)
+
+    def limit_of(count: int) -> float:
+        return limits.limit_seconds(sizes, active, problem.dtype, machine, str(problem.head), count) / count
+
+    limit = limit_of(inputs)
     ours = next(row.timing.minimum for row in rows if row.peer == "fastjac" and row.timing)
     hidden = dict.fromkeys(str(layer.activation) for layer in problem.layers[:-1])
     return {
@@ -64,8 +68,11 @@ def figures(
         "dtype": problem.dtype.name,
         "batch": problem.batch,
         "active": problem.active,
-        "limit_us": limit / inputs * 1e6,
-        "peers": [_figures_of_peer(row, inputs, ours, limit) for row in rows],
+        "limit_us": limit * 1e6,
+        "peers": [
+            _figures_of_peer(row, inputs, ours, limit_of(MANY) if row.peer.endswith(IN_A_CALL) else limit)
+            for row in rows
+        ],
     }
 
 
@@ -92,7 +99,7 @@ def _figures_of_peer(row: Row, inputs: int, ours: float, limit: float) -> dict[s
         "calls_per_round": row.timing.calls,
     }
     if not row.peer.endswith(VALUE_ALONE):  # the limit is that of the value and the Jacobian
-        found["limit_share"] = limit / row.timing.minimum
+        found["limit_share"] = limit * inputs / row.timing.minimum
     return found
 
 
