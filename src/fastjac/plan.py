@@ -106,6 +106,8 @@ class Plan:
     hidden layers wide, a `Network` carries their tangents along with the forward pass of a single input:
     in the order ``W_L' (... (W_2' W_1'))``, even if it is not quite the cheapest, it reads the weights once.
 
+    The plan of a `Network` counts affine maps in a row as one layer where they are computed as one.
+
     Attributes
     ----------
     sizes : tuple of int

@@ -7,8 +7,9 @@ import pytest
 from fastjac.bench import compare
 from fastjac.bench.limits import Level, Machine, limit_seconds
 from fastjac.bench.measure import Row
-from fastjac.bench.problem import random_problem
+from fastjac.bench.problem import IN_A_CALL, MANY, model_problem, random_problem
 from fastjac.bench.rounds import Timing
+from fastjac.layers import Activation
 
 MACHINE = Machine("a processor", {"float64": 25e9, "float32": 50e9}, (Level("memory", math.inf, 16e9, 8e9),))
 ROWS = [
@@ -31,6 +32,26 @@ def test_figures_are_of_one_input():
     assert numpy["limit_share"] == pytest.approx(limit / 6e-6)
     assert "limit_share" not in onnx  # the limit is that of a Jacobian
     assert torch == {"peer": "torch", "note": "torch is not installed"}
+
+
+def test_the_limit_of_many_inputs_in_a_call_is_theirs():
+    rows = [*ROWS, Row(f"fastjac, {IN_A_CALL}", Timing([1e-6], 64))]
+    *_, many = compare.figures(random_problem((6, 5, 4, 3), "tanh"), rows, MACHINE)["peers"]
+    limit = limit_seconds((6, 5, 4, 3), (5, 4), "float64", MACHINE, batch=MANY)
+    assert many["limit_share"] == pytest.approx(limit / MANY / 1e-6)
+
+
+def test_the_limit_is_that_of_the_merged_chain():
+    problem = random_problem((6, 9, 8, 9, 3), "identity")
+    figures = compare.figures(problem, ROWS, MACHINE)
+    assert figures["shape"] == "6-9-8-9-3"
+    assert figures["limit_us"] == pytest.approx(limit_seconds((6, 3), (), "float64", MACHINE) * 1e6)
+    layers = random_problem((6, 9, 8, 9, 3), "tanh").layers
+    affine = layers[1]._replace(activation=Activation("identity"))
+    problem = model_problem([layers[0], affine, *layers[2:]])
+    figures = compare.figures(problem, ROWS, MACHINE)
+    limit = limit_seconds((6, 9, 9, 3), (9, 9), "float64", MACHINE)
+    assert figures["limit_us"] == pytest.approx(limit * 1e6)
 
 
 def test_a_title_names_the_network():

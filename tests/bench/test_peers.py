@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
+import fastjac
 from fastjac.bench import measure
 from fastjac.bench.problem import TOLERANCES, VALUE_ALONE, NotApplicableError, disagreement, random_problem
 from fastjac.layers import ACTIVATIONS, HEADS_ONLY
@@ -85,3 +86,27 @@ def test_the_article_s_numpy_starts_from_an_identity_and_returns_new_arrays():
     # The article's zeros and ones have NumPy's default dtype.
     assert (y.dtype, jac.dtype) == (np.float64, np.float64)
     assert call()[1] is not jac
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_fastjac_is_called_as_people_call_it(dtype):
+    problem = random_problem((5, 4, 3), dtype=dtype)
+    x = problem.x
+    given = []
+    for build in peers_of("fastjac").values():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                fastjac.Network,
+                "value_and_jacobian",
+                lambda net, x, out=None: given.append((x, out)) or (np.zeros(3), np.zeros((3, 5))),
+            )
+            build(problem)()
+    kinds = {(type(x), getattr(x, "dtype", None), np.ndim(x), out is None) for x, out in given}
+    other = np.dtype({"float64": "float32", "float32": "float64"}[dtype])
+    assert kinds >= {
+        (np.ndarray, x.dtype, 1, False),
+        (np.ndarray, x.dtype, 1, True),
+        (np.ndarray, other, 1, True),
+        (list, None, 1, True),
+        (np.ndarray, x.dtype, 2, False),
+    }

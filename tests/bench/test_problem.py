@@ -50,7 +50,7 @@ def test_a_model_s_inputs_keep_off_every_kink():
     net = Network(pairs, ["hard_tanh", "relu6"], "relu")
     kinks = [(-1, 1), (0, 6), (0,)]
     problem = model_problem(net.layers, batch=30_000)
-    drawn = np.random.default_rng(0).standard_normal((30_000, 5))
+    drawn = np.random.default_rng(0).standard_normal((30_000, 5)).astype(np.float32).astype(float)
     assert (distances(drawn, net.layers, kinks) < 2e-5).sum() > 3  # the problem does something
     assert distances(problem.x, net.layers, kinks).min() >= 2e-5
     assert (problem.x == drawn).all(axis=1).mean() > 0.9

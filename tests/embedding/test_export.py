@@ -91,6 +91,7 @@ CASES = [
     Case((2, 100, 100, 1), "tanh", "identity"),
     Case((64, 8, 32, 20)),
     Case((1536, 768, 64), dtype=np.float32),
+    Case((20, 30, 40, 5), ("identity", "relu")),
 ]
 
 
@@ -107,6 +108,17 @@ def test_a_program_gets_the_bits_that_python_gets(tmp_path):
             assert done.stdout[at : at + array.nbytes] == array.tobytes(), net
             at += array.nbytes
     assert at == len(done.stdout)
+
+
+def test_merged_maps_overflow_as_in_python(tmp_path):
+    case = Case((20, 30, 40, 5), ("identity", "relu"))
+    net, x = case.network(), case.x()
+    program = build(tmp_path, net)
+    for value in (1e308, np.inf, np.nan):
+        x[3] = value
+        done = subprocess.run([program], input=x.tobytes(), capture_output=True)
+        y, jac = net.value_and_jacobian(x)
+        np.testing.assert_array_equal(np.frombuffer(done.stdout), np.concatenate([y, jac.reshape(-1)]))
 
 
 def test_only_the_two_functions_are_seen_from_outside(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from fastjac import Network
 from fastjac.kernels.llvm import vectors
 from support.contexts import Watched
+from support.nonfinite import SPECIAL, assert_as_reference, poisoned
 from support.oracles import DTYPES, Case, assert_right
 
 MOST = 16 if vectors.TARGET.fma else 4
@@ -29,9 +30,7 @@ def test_the_most_probable_class_s_row_follows_from_the_few_others(outputs, dtyp
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("outputs", "head"), [(1, "softmax"), (MOST + 1, "softmax"), (10, "log_softmax"), (3, "identity")]
-)
+@pytest.mark.parametrize(("outputs", "head"), [(MOST + 1, "softmax"), (10, "log_softmax"), (3, "identity")])
 def test_all_rows_are_multiplied_out_where_none_follows_well_from_the_others(outputs, head, dtype):
     case = Case((40, 30, outputs), head=head, dtype=dtype)
     watched, x = Watched(case.network()), case.x()
@@ -47,3 +46,27 @@ def test_all_rows_are_multiplied_out_where_numbers_are_not_finite(dtype):
     watched = Watched(Network(weights))
     watched.value_and_jacobian(np.ones(40))
     assert multiplied_out(watched, 3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("widths", [(40, 30, 1), (1, 256, 256, 256, 1), (40, 1)])
+def test_one_logit_costs_no_backward_pass(widths, head, dtype):
+    case = Case(widths, head=head, dtype=dtype)
+    watched = Watched(case.network())
+    assert not watched.packed.across
+    watched.memory("jac_rows", 1, dtype=np.int64)[:] = -1
+    for x in (case.x(), np.ones((37, widths[0]), dtype)):
+        y, jac = watched.value_and_jacobian(x)
+        assert np.all(y == (head == "softmax"))
+        assert np.all(jac == 0)
+    assert multiplied_out(watched, 1) == [-1]
+
+
+@pytest.mark.filterwarnings("ignore:.*contains NaN:RuntimeWarning")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head", ["softmax", "log_softmax"])
+def test_one_logit_that_is_not_finite_is_as_in_the_reference(head, dtype):
+    for value in SPECIAL:
+        for place in range(5):
+            assert_as_reference(*poisoned(Case((7, 9, 1), "tanh", head, dtype), [(place, 0, value)]))

@@ -19,8 +19,8 @@ NOT_TRANSPOSED = [(500, 100, 10), (20, 60, 60, 20), (4, 3), (3, 4)]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("widths", CARRYING, ids=str)
 def test_these_networks_carry_their_tangents(widths, dtype):
-    net = Watched(Case(widths, dtype=dtype).network())
-    x = Case(widths, dtype=dtype).x()
+    case = Case(widths, head="sigmoid", dtype=dtype)
+    net, x = Watched(case.network()), case.x()
     assert_right(net.net, x, *net.value_and_jacobian(x))
     assert net.record["carried"]
 
@@ -36,7 +36,8 @@ def test_these_networks_do_not_carry_their_tangents(widths, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_not_finite_is_not_carried(dtype):
-    net = Watched(Case(CARRYING[0], dtype=dtype).network())
+    net = Watched(Case(CARRYING[0], head="sigmoid", dtype=dtype).network())
+    assert net.packed.across
     net.value_and_jacobian(np.full(1, np.nan))
     assert not net.record["carried"]
 

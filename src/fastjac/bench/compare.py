@@ -12,11 +12,12 @@ from typing import Any
 import fastjac
 from fastjac.bench import limits
 from fastjac.bench.measure import Row
-from fastjac.bench.problem import VALUE_ALONE, Problem
+from fastjac.bench.problem import IN_A_CALL, MANY, VALUE_ALONE, Problem
+from fastjac.kernels.merging import merge
 
 _PACKAGES = (
     *("numpy", "numba", "autograd", "jax", "torch", "tensorflow", "tensorflow-cpu", "casadi"),
-    *("onnx", "onnxruntime"),
+    *("onnx", "onnxruntime", "onnx-ad"),
 )
 
 # In the grid, more rounds are for points where a peer comes nearer than this ratio.
@@ -51,9 +52,12 @@ def figures(
 ) -> dict[str, Any]:
     """Return the figures of one network, in microseconds an input; ``model`` names its file."""
     inputs = problem.batch or 1
-    limit = limits.limit_seconds(
-        problem.sizes, problem.active, problem.dtype, machine, str(problem.head), inputs
-    )
+    sizes, active = _merged(problem)
+
+    def limit_of(count: int) -> float:
+        return limits.limit_seconds(sizes, active, problem.dtype, machine, str(problem.head), count) / count
+
+    limit = limit_of(inputs)
     ours = next(row.timing.minimum for row in rows if row.peer == "fastjac" and row.timing)
     hidden = dict.fromkeys(str(layer.activation) for layer in problem.layers[:-1])
     return {
@@ -64,9 +68,23 @@ def figures(
         "dtype": problem.dtype.name,
         "batch": problem.batch,
         "active": problem.active,
-        "limit_us": limit / inputs * 1e6,
-        "peers": [_figures_of_peer(row, inputs, ours, limit) for row in rows],
+        "limit_us": limit * 1e6,
+        "peers": [
+            _figures_of_peer(row, inputs, ours, limit_of(MANY) if row.peer.endswith(IN_A_CALL) else limit)
+            for row in rows
+        ],
     }
+
+
+def _merged(problem: Problem) -> tuple[list[int], list[float]]:
+    """Return the sizes and the active units of the chain whose affine maps in a row are merged."""
+    sizes, last = [problem.sizes[0]], -1
+    active: list[float] = []
+    for link in merge(problem.layers):
+        last += len(link.given) or 1
+        sizes.append(problem.sizes[last + 1])
+        active += problem.active[last : last + 1]
+    return sizes, active
 
 
 def _figures_of_peer(row: Row, inputs: int, ours: float, limit: float) -> dict[str, Any]:
@@ -81,7 +99,7 @@ def _figures_of_peer(row: Row, inputs: int, ours: float, limit: float) -> dict[s
         "calls_per_round": row.timing.calls,
     }
     if not row.peer.endswith(VALUE_ALONE):  # the limit is that of the value and the Jacobian
-        found["limit_share"] = limit / row.timing.minimum
+        found["limit_share"] = limit * inputs / row.timing.minimum
     return found
 
 

@@ -21,6 +21,7 @@ FAMILIES = {
     "casadi": "casadi",
     "autograd": "autograd",
     "onnxruntime": "onnxruntime",
+    "onnx-ad": "onnx_ad",
 }
 
 _FEW_ROUNDS = 5

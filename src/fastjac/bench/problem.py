@@ -69,6 +69,10 @@ class Problem(NamedTuple):
 # The end of the names of peers that compute y without jac.
 VALUE_ALONE = "value alone"
 
+# The end of the name of a peer that gets so many inputs in a call, of which the problem's is the first.
+MANY = 64
+IN_A_CALL = f"{MANY} in a call"
+
 # Computes y and jac in whatever kind of array the peer has; jac is None where it computes the value alone.
 Call = Callable[[], tuple[Any, Any]]
 
@@ -113,15 +117,15 @@ def model_problem(
 def _problem(layers: tuple[Layer, ...], xs: Array, batch: int | None, rng: np.random.Generator) -> Problem:
     """Return the problem at ``xs`` (B, N), after drawing again the inputs that are next to a kink.
 
-    There, rounding may choose the side, and two right answers differ.
+    There, rounding may choose the side, and two right answers differ. Both dtypes hold the inputs.
     """
     dtype = layers[0].w.dtype
-    xs = xs.astype(dtype).astype(np.float64)
+    xs = xs.astype(np.float32).astype(np.float64)
     for _ in range(100):
         near = _near_kink(xs, layers)
         if not near.any():
             break
-        xs[near] = rng.standard_normal((int(near.sum()), xs.shape[1])).astype(dtype)
+        xs[near] = rng.standard_normal((int(near.sum()), xs.shape[1])).astype(np.float32)
     x = xs.astype(dtype) if batch else xs[0].astype(dtype)
     return Problem(layers, x, _active_counts(xs, layers))
 

@@ -97,7 +97,7 @@ def what_if(net: Network, x: ArrayLike, to: ArrayLike = 0.0, *, threads: Threads
     y = np.empty((*table.shape, net.n_outputs), net.dtype)
     updates = _updates(net)
     work = _calls(net, sample, table, y)
-    if updates.possible:
+    if updates.fit(sample, table):
         work = updates.prepare(sample, table, y, work)
     pool.run(work, *updates.shares(table.shape[1], thread_count(threads)))
     return y.reshape(*candidates.shape, net.n_outputs)
@@ -175,26 +175,26 @@ def _calls(net: Network, sample: Array, to: Array, y: Array) -> Work:
 
 
 class _Updates:
-    """What the changes of a network need besides it: made once, and kept as long as it lives.
-
-    Attributes
-    ----------
-    possible : bool
-        Whether the compiled routine can read the network's weights.
-    """
+    """What the changes of a network need besides it: made once, and kept as long as it lives."""
 
     def __init__(self, net: Network) -> None:
-        self._packed, self._n_inputs = net.packed, net.n_inputs
-        self._cost = sample_costs(net.packed)[0]
-        self.possible = isinstance(net.packed, Packed) and not any(net.packed.forward)
-        self._width = net.packed.target.panel_width(net.dtype)
-        if not self.possible:
+        packed = net.packed
+        self._packed, self._n_inputs, self._bound = packed, net.n_inputs, 0.0
+        self._width, self._cost = packed.target.panel_width(net.dtype), sample_costs(packed)[0]
+        self._possible = False
+        if not isinstance(packed, Packed) or any(packed.forward):
             return
-        first, *rest = net.layers
+        first, *rest = packed.layers
+        self._possible, self._bound = True, packed.chain[0].bound
         self._largest = np.abs(first.w).max(axis=1)
         self._free: list[Context] = []
         units = first.b.size + sum(layer.b.size for layer in rest)
         self._cost = 1000 + 2 * (first.b.size + sum(layer.w.size for layer in rest) + 30 * units)
+
+    def fit(self, *inputs: Array) -> bool:
+        """Return whether the compiled routine can read the network's weights, and takes such inputs."""
+        within = not self._bound or all((np.abs(array) <= self._bound).all() for array in inputs)
+        return self._possible and within
 
     def shares(self, each: int, n_threads: int) -> tuple[Iterator[tuple[int, int]], int]:
         """Return the inputs that are taken at a time, whole panels of them, and how many threads help."""

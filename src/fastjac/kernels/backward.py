@@ -17,6 +17,7 @@ from fastjac.kernels.panels import (
     exchange,
     exchange_panels,
     exchange_scaled,
+    fill,
     inner,
     rows_times,
     tabulate,
@@ -215,6 +216,9 @@ def jacobian(dtype, context, layers, steps, best, jac):
     row = width * size
     last = layers[context.n_layers - 1]
     n_inputs, n_outputs = context.n_inputs, context.n_outputs
+    if n_outputs == 1 and last.activation >= SOFTMAX and context.finite:
+        fill(dtype, jac, n_inputs)  # One probability is 1.
+        return
     if context.carried:
         _write_columns(dtype, context, last, 1 + n_inputs, context.carried, jac)
         return

@@ -12,7 +12,7 @@ import numpy as np
 from numba import from_dtype, types
 
 from fastjac.kernels.cache import compiled
-from fastjac.kernels.forward import activate_block, times_w, times_w_block
+from fastjac.kernels.forward import activate_block, fits, times_w, times_w_block
 from fastjac.kernels.llvm.intrinsics import add, address, scale, smaller, vector
 from fastjac.kernels.llvm.vectors import itemsize, panel_width
 from fastjac.kernels.panels import copy, exchange, inner, vector_bytes
@@ -23,11 +23,14 @@ from fastjac.kernels.routines import _open
 def _forward_rest(dtype, context, layers):
     """Do the forward pass and the head from the first layer's pre-activations on, in its `block_a`.
 
-    Return whether all pre-activations are finite; where not, nothing is of use.
+    Return whether all pre-activations are finite and all inputs fit; where not, nothing is of use.
     """
     for i in range(context.n_layers):
         if i:
-            times_w_block(dtype, context, layers[i], layers[i - 1].block_a)
+            layer, at = layers[i], layers[i - 1].block_a
+            if not fits(dtype, layer, at, layer.fan_in * panel_width(dtype)):
+                return False
+            times_w_block(dtype, context, layer, at)
         if not activate_block(dtype, context, layers[i]):
             return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from fastjac.kernels.caches import cache_sizes
 from fastjac.kernels.packing import Packed, aligned_zeros, roles
 from fastjac.kernels.target import WAYS, Target
-from fastjac.layers import ACTIVATIONS, Activation
+from fastjac.layers import ACTIVATIONS, Activation, Layer
 from fastjac.plan import Product
 
 Array = NDArray[Any]
@@ -48,8 +49,18 @@ LAYER = _record(
     block_a=ADDRESS,  # one panel (fan_out, samples), for as many samples as a panel is wide
     active=ADDRESS,  # int64: the units whose slope is not 0 ...
     count=SIZE,  # ... and how many they are
+    given=ADDRESS,  # the maps of which this layer is made, if several were merged ...
+    n_given=SIZE,
+    bound=NUMBER,  # ... and the largest input for which nothing overflows between them, else 0
     shares=ADDRESS,  # of a softmax in a graph: what `shares` and `pivot` of the context are for a chain's
     pivot=SIZE,
+)
+GIVEN = _record(
+    fan_in=SIZE,
+    fan_out=SIZE,
+    w=ADDRESS,  # row-major
+    b=ADDRESS,  # vector
+    z=ADDRESS,  # vector: the map's output
 )
 # One operation of a tape, on values and on matrices of their derivatives; see `nodes`.
 NODE = _record(
@@ -228,6 +239,9 @@ class Context:
             record["skips"] = packed.skips[i]
             record["b"], record["minus_b"] = arena.vector(units, layer.b), arena.vector(units, -layer.b)
             record["block_a"] = arena.vector(units * packed.target.panel_width(packed.dtype))
+            given, record["bound"] = packed.chain[i].given, packed.chain[i].bound
+            if given:
+                record["given"], record["n_given"] = self._make_given(given), len(given)
         return records
 
     def _fill_units(self, record: Any, activation: Activation, units: int) -> None:
@@ -240,6 +254,15 @@ class Context:
         record["a"] = arena.vector(units)
         record["slope"] = record["slopes"] = arena.vector(packed.target.panel_width(packed.dtype) * padded)
         record["active"], record["count"] = arena.integers(np.arange(padded)), units
+
+    def _make_given(self, layers: Sequence[Layer]) -> int:
+        """Return the address of the records of affine maps in a row."""
+        records = self.arena.records(GIVEN, len(layers))
+        for record, layer in zip(records, layers, strict=True):
+            record["fan_in"], record["fan_out"] = layer.w.shape
+            record["w"], record["b"] = layer.w.ctypes.data, self.arena.vector(layer.b.size, layer.b)
+            record["z"] = self.arena.vector(layer.b.size)
+        return int(records.ctypes.data)
 
     def _make_steps(self, scaled: int) -> tuple[Array, int]:
         """Return the records of all products, and where the transposed Jacobian is, or 0."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from fastjac.kernels.context import GIVEN
 from fastjac.kernels.elementwise import (
     HARD_TANH,
     LOG_SOFTMAX,
@@ -34,10 +35,12 @@ from fastjac.kernels.llvm.intrinsics import (
 from fastjac.kernels.llvm.vectors import LONG, MR, itemsize, panel_width
 from fastjac.kernels.panels import (
     all_finite,
+    all_within,
     blocks_of,
     clear_tail,
     copy,
     exchange,
+    fill,
     inner,
     rows_times,
     tabulate,
@@ -91,6 +94,33 @@ def times_w(dtype, context, layers, number, x, out):
 
 
 @inner
+def fits(dtype, layer, x, size):
+    """Return whether a layer of merged maps gives what they would for the inputs ``x`` (size,)."""
+    return layer.bound == 0 or all_within(dtype, x, size, layer.bound)
+
+
+@inner
+def _through_given(dtype, layer, x):
+    """Write what a layer's maps give one after the other, but for the last bias; return where that is.
+
+    A map that overflows, or gets NaN or infinity, makes of it what merged weights would not.
+    """
+    maps = vector(GIVEN, layer.given, layer.n_given)
+    for i in range(maps.size):
+        given, values = maps[i], vector(dtype, x, maps[i].fan_in)
+        x = given.z if i < maps.size - 1 else layer.a
+        fill(dtype, x, given.fan_out)
+        z, b = vector(dtype, x, given.fan_out), vector(dtype, given.b, given.fan_out)
+        for n in range(values.size):
+            row = vector(dtype, given.w + n * z.size * itemsize(dtype), z.size)
+            for h in range(z.size):
+                z[h] += values[n] * row[h]
+        for h in range(z.size if i < maps.size - 1 else 0):
+            z[h] += b[h]
+    return maps[maps.size - 1].b
+
+
+@inner
 def _forward(dtype, context, layers, x):
     """Fill every layer's output, slopes and active units for one sample."""
     copy(dtype, x, context.n_inputs, context.x)
@@ -98,9 +128,13 @@ def _forward(dtype, context, layers, x):
     finite = True
     for i in range(context.n_layers):
         layer = layers[i]
-        times_w(dtype, context, layers, i, at, layer.a)
+        bias = layer.b
+        if fits(dtype, layer, at, layer.fan_in):
+            times_w(dtype, context, layers, i, at, layer.a)
+        else:
+            bias = _through_given(dtype, layer, at)
         at = layer.a
-        finite &= activate_layer(dtype, layer)
+        finite &= activate_layer(dtype, layer, bias)
         if i < context.n_layers - 1:
             compact(dtype, layer)
     # A weight that is not finite makes a pre-activation so, even times 0. Then 0 times it is NaN, and
@@ -124,7 +158,7 @@ def leave_out_none(layers):
 def _carry(dtype, context, layers, x):
     """Do what `_forward` does, and carry along the tangents of all inputs, each weight read once for all.
 
-    Return whether all pre-activations are finite; where not, nothing is of use.
+    Return whether all pre-activations are finite and all inputs fit; where not, nothing is of use.
     """
     size, width, rows = itemsize(dtype), panel_width(dtype), 1 + context.n_inputs
     row = width * size
@@ -134,6 +168,8 @@ def _carry(dtype, context, layers, x):
     copy(dtype, x, context.n_inputs, context.x)
     for i in range(context.n_layers):
         layer = layers[i]
+        if not fits(dtype, layer, layers[i - 1].a if i else context.x, layer.fan_in):
+            return False
         if i == 0:
             times_w(dtype, context, layers, i, context.x, layer.a)
         else:
@@ -157,7 +193,7 @@ def _carry(dtype, context, layers, x):
             at, following = following, at
             for p in range(whole + smaller(tail, 1)):
                 copy(dtype, at + p * panel, smaller(width, layer.fan_out - p * width), layer.a + p * row)
-        if not activate_layer(dtype, layer):
+        if not activate_layer(dtype, layer, layer.b):
             return False
         if i < last:
             compact(dtype, layer)
@@ -172,9 +208,9 @@ def _carry(dtype, context, layers, x):
 
 
 @inner
-def activate_layer(dtype, layer):
+def activate_layer(dtype, layer, bias):
     """Make a layer's outputs and slopes from the products in ``a``; return whether their sums are finite."""
-    finite = add(dtype, vector_bytes(dtype, layer.fan_out) // itemsize(dtype), layer.a, layer.b)
+    finite = add(dtype, vector_bytes(dtype, layer.fan_out) // itemsize(dtype), layer.a, bias)
     a, slope = vector(dtype, layer.a, layer.fan_out), vector(dtype, layer.slope, layer.fan_out)
     activate(layer.activation, layer.parameter, a, slope)
     return finite
@@ -194,7 +230,7 @@ def _forward_block(dtype, context, layers, x, y):
     """Do the forward pass and the head of a panel's width of samples, down to `slopes` and `all_shares`.
 
     Samples lie in the lanes: each weight is read once for all of them, and no sum runs across lanes.
-    Return whether all pre-activations are finite; where not, nothing else is of use.
+    Return whether all pre-activations are finite and all inputs fit; where not, nothing else is of use.
     """
     size, width = itemsize(dtype), panel_width(dtype)
     row, stride = width * size, context.n_inputs * size
@@ -203,6 +239,8 @@ def _forward_block(dtype, context, layers, x, y):
         exchange(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
     at = context.block_x
     for layer in layers:
+        if not fits(dtype, layer, at, layer.fan_in * width):
+            return False
         times_w_block(dtype, context, layer, at)
         if not activate_block(dtype, context, layer):
             return False

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastjac.graph.plan import GraphPlan
 from fastjac.graph.values import Affine, Apply, Value, is_head, ordered
+from fastjac.kernels.merging import Link
 from fastjac.kernels.packing import pack_panels
 from fastjac.kernels.target import Target
 from fastjac.layers import Activation, Layer
@@ -47,6 +48,7 @@ class PackedGraph:
         self._find_units()
         count = len(self.layers)
         self.forward = [False] * count
+        self.chain = [Link(layer) for layer in self.layers]
         self.skips = self._skips()
         width = target.panel_width(dtype)
         packed: dict[tuple[int, bool], Array] = {}

@@ -57,7 +57,7 @@ def _evaluate(dtype, context, layers, node):
     operation, size, layer = node.operation, node.size, layers[node.layer]
     if operation == AFFINE:
         times_w(dtype, context, layers, node.layer, node.first, layer.a)
-        finite = activate_layer(dtype, layer)
+        finite = activate_layer(dtype, layer, layer.b)
         compact(dtype, layer)
         return finite
     if operation == APPLY:

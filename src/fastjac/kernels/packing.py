@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastjac.kernels.merging import merge
 from fastjac.kernels.target import ALIGNMENT, Target
-from fastjac.layers import Layer
+from fastjac.layers import HEADS_ONLY, Layer
 from fastjac.plan import Plan, Product
 
 Array = NDArray[Any]
@@ -87,10 +88,15 @@ def carrying_pays(plan: Plan, itemsize: int, target: Target) -> bool:
 class Packed:
     """A network's weights in the layout that its plan reads, shared by all threads.
 
-    With ``raw``, for two layers, those of the first stay as they are given on each call.
+    With ``raw``, for two layers, those of the first stay as they are given on each call. Of others, affine
+    maps in a row are merged: then ``plan`` is that of the shorter chain.
     """
 
     def __init__(self, layers: Sequence[Layer], plan: Plan, target: Target, raw: bool = False) -> None:
+        self.chain = merge(layers)
+        if len(self.chain) < len(layers):
+            layers = [link.layer for link in self.chain]
+            plan = Plan((plan.sizes[0], *(layer.b.size for layer in layers)))
         root = plan.root
         self.plan = plan
         self.layers = layers
@@ -120,7 +126,9 @@ class Packed:
             if ((self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width)
             and not (self.forward[i] or raw)
         }
-        carries = not raw and carrying_pays(plan, self.dtype.itemsize, target)
+        # The only probability of a softmax is 1 whatever the tangents are.
+        constant = plan.sizes[-1] == 1 and layers[-1].activation.name in HEADS_ONLY
+        carries = not (raw or constant) and carrying_pays(plan, self.dtype.itemsize, target)
         ready = self.rows | {i: self.weights[i] for i, forward in enumerate(self.forward) if forward}
         self.across = [
             ready[i] if i in ready else pack_panels(layer.w, target)
@@ -131,5 +139,6 @@ class Packed:
     @property
     def arrays(self) -> list[Array]:
         """All arrays of weights, each once."""
-        found = [*self.weights, *self.rows.values(), *self.across]
+        given = [layer.w for link in self.chain for layer in link.given]
+        found = [*self.weights, *self.rows.values(), *self.across, *given]
         return list({array.ctypes.data: array for array in found}.values())

@@ -98,6 +98,16 @@ def all_finite(values):
 
 
 @inner
+def all_within(dtype, at, size, bound):
+    """Return whether no element is larger than a bound, or NaN."""
+    values = vector(dtype, at, size)
+    most, within = values.dtype.type(bound), True
+    for i in range(size):
+        within &= abs(values[i]) <= most
+    return within
+
+
+@inner
 def copy(dtype, source, size, target):
     """Copy ``size`` elements."""
     values, copies = vector(dtype, source, size), vector(dtype, target, size)

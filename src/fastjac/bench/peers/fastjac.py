@@ -1,14 +1,17 @@
-"""fastjac itself: a prepared Network, its routine without Python, and the function over raw arrays."""
+"""fastjac itself: a prepared Network as people call it, its routine, and the function over raw arrays."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastjac.bench import machine
-from fastjac.bench.problem import VALUE_ALONE, Call, NotApplicableError, Problem
+from fastjac.bench.problem import IN_A_CALL, MANY, VALUE_ALONE, Call, NotApplicableError, Problem
 from fastjac.jacobian import value_and_jacobian
 from fastjac.kernels import routines
 from fastjac.kernels.contexts import new_context
+from fastjac.layers import FLOATS
 from fastjac.network import Network
 
 # Of a call of the routine alone: a fraction of a millisecond.
@@ -24,6 +27,40 @@ def network(problem: Problem) -> Call:
     """Return ``Network.value_and_jacobian`` with ``out=``."""
     net, x, out = _network(problem), problem.x, problem.outputs()
     return lambda: net.value_and_jacobian(x, out=out)
+
+
+def new_arrays(problem: Problem) -> Call:
+    """Return ``Network.value_and_jacobian`` without ``out=``."""
+    net, x = _network(problem), problem.x
+    return lambda: net.value_and_jacobian(x)
+
+
+def from_list(problem: Problem) -> Call:
+    """Return ``Network.value_and_jacobian`` of a list of numbers."""
+    net, x = _network(problem), problem.single().tolist()
+    return lambda: net.value_and_jacobian(x)
+
+
+def other_dtype(problem: Problem) -> Call:
+    """Return ``Network.value_and_jacobian`` of an array that is cast: float32 to float64 or back."""
+    (dtype,) = (each for each in FLOATS if each != problem.dtype)
+    net, x = _network(problem), problem.x.astype(dtype)
+    return lambda: net.value_and_jacobian(x)
+
+
+def many(problem: Problem) -> Call:
+    """Return ``Network.value_and_jacobian`` of `MANY` inputs with ``out=``, each of which counts."""
+    net, x = _network(problem), problem.single()
+    others = np.random.default_rng(1).standard_normal((MANY - 1, x.size), x.dtype)
+    xs = np.concatenate([x[None], others])
+    y, jac = out = net.value_and_jacobian(xs)
+
+    def call() -> tuple[Any, Any]:
+        net.value_and_jacobian(xs, out=out)
+        return y[0], jac[0]
+
+    call.repeats = MANY  # type: ignore[attr-defined]
+    return call
 
 
 def value_alone(problem: Problem) -> Call:
@@ -64,6 +101,10 @@ def raw_arrays(problem: Problem) -> Call:
 PEERS = {
     "fastjac": network,
     "fastjac, kernel alone": kernel_alone,
+    "fastjac, without out": new_arrays,
+    "fastjac, from a list": from_list,
+    "fastjac, from the other dtype": other_dtype,
+    f"fastjac, {IN_A_CALL}": many,
     "fastjac, raw arrays": raw_arrays,
     f"fastjac, {VALUE_ALONE}": value_alone,
 }

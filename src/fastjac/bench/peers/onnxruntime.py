@@ -69,16 +69,21 @@ def _activate(layer: Layer, z: str, a: str) -> list[Any]:
     return [helper.make_node(_OPERATORS[name], [z], [a], **attributes)]
 
 
-def session(problem: Problem) -> Call:
-    """Return a session's ``run`` on one thread."""
+def start(problem: Problem, code: bytes) -> Any:
+    """Return a session of an ONNX file on one thread."""
     if problem.dtype == np.float64 and any(layer.activation.name == "gelu_tanh" for layer in problem.layers):
         raise NotApplicableError("its gelu_tanh has float32's accuracy in float64")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        running = onnxruntime.InferenceSession(model(problem), options, ["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(code, options, ["CPUExecutionProvider"])
     except NoKernelError as error:
         raise NotApplicableError(f"{problem.dtype}: {str(error).split(' : ')[-1]}") from None
+
+
+def session(problem: Problem) -> Call:
+    """Return a session's ``run``."""
+    running = start(problem, model(problem))
     given = {"x": problem.x if problem.batch is not None else problem.x[None]}
     single = problem.batch is None
 
