@@ -26,7 +26,7 @@ from fastjac.kernels.target import ALIGNMENT
 
 UNPREPARED = 4
 # What an object file may ask of the C library.
-_LIBRARY = {"log", "logf", "memcpy", "memmove", "memset"}
+_LIBRARY = {"cos", "log", "logf", "memcpy", "memmove", "memset", "sin", "sincos"}
 
 
 class Object(NamedTuple):

@@ -43,6 +43,9 @@ LAYER = _record(
     minus_b=ADDRESS,
     activation=SIZE,
     parameter=NUMBER,
+    prelu=ADDRESS,  # vector: the slopes of prelu, or 0
+    block_prelu=ADDRESS,  # one panel (fan_out, samples): each of them for all samples, or 0
+    flat=SIZE,  # whether the activation has slope 0 in a whole interval
     a=ADDRESS,  # vector: the layer's output
     slope=ADDRESS,  # vector: derivative of the activation at each unit, of the last layer what `gain` is
     slopes=ADDRESS,  # a vector for each sample of a block; `slope` is one of them
@@ -197,8 +200,15 @@ class Context:
             record["across"] = packed.across[i].ctypes.data if packed.across else 0
             record["skips"] = packed.skips[i]
             record["b"], record["minus_b"] = arena.vector(units, layer.b), arena.vector(units, -layer.b)
-            record["activation"] = list(ACTIVATIONS).index(layer.activation.name)
-            record["parameter"] = layer.activation.parameter
+            name, parameter = layer.activation
+            record["activation"] = list(ACTIVATIONS).index(name)
+            if name == "prelu":
+                slopes = np.broadcast_to(parameter, units)
+                record["prelu"] = arena.vector(units, slopes)
+                record["block_prelu"] = arena.vector(units * width, np.repeat(slopes, width))
+            else:
+                record["parameter"] = parameter
+            record["flat"] = layer.activation.active != (-np.inf, np.inf)
             record["a"] = arena.vector(units)
             record["slope"] = record["slopes"] = arena.vector(width * padded)
             record["block_a"] = arena.vector(units * width)
