@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from mpmath import mpf
 
 from fastjac.layers import HEADS_ONLY, Layer, as_activation
-from fastjac.reference import value_and_jacobian
+from fastjac.reference import slope, value_and_jacobian
 from support.exact import value_and_slope
 from support.oracles import (
     AUTOGRAD,
@@ -48,6 +48,9 @@ def chain(head):
         ("leaky_relu(0.25)", [0, math.log(3)], np.array([[0.25], [1]]) * LOGITS_JACOBIAN),
         ("elu(2.0)", [0, math.log(3)], np.array([[2], [1]]) * LOGITS_JACOBIAN),
         ("relu6", [0, math.log(3)], np.array([[0], [1]]) * LOGITS_JACOBIAN),
+        ("abs", [0, math.log(3)], np.array([[0], [1]]) * LOGITS_JACOBIAN),
+        ("square", [0, math.log(3) ** 2], np.array([[0], [2 * math.log(3)]]) * LOGITS_JACOBIAN),
+        ("exp", [1, 3], np.array([[1], [3]]) * LOGITS_JACOBIAN),
         ("hard_tanh", [0, 1], np.array([[1], [0]]) * LOGITS_JACOBIAN),
         ("silu", [0, 3 / 4 * math.log(3)], SILU_SLOPES * LOGITS_JACOBIAN),
     ],
@@ -73,12 +76,26 @@ def test_an_activation_and_its_derivative_match_an_exact_evaluation(spec, dtype)
         y_exact, slopes = np.array([value_and_slope(mpf(z), activation) for z in POINTS], float).T
     # Absolute, of the size of the function nearby: all of them cancel somewhere, and gelu is float64.
     eps = max(np.finfo(dtype).eps, np.finfo(np.float64).eps)
-    assert_close(y, y_exact, 8 * eps * np.maximum(1, np.abs(points)))
-    assert_close(np.diag(jac), slopes, 8 * eps * np.maximum(1, np.abs(points)))
+    allowed = 8 * eps * np.maximum(1, np.abs([points, y_exact]).max(axis=0))
+    assert_close(y, y_exact, allowed)
+    assert_close(np.diag(jac), slopes, allowed)
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "elu", "selu", "celu", "softsign", "mish"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_slopes_keep_their_digits(name, dtype):
+    activation, sign = as_activation(name), -1
+    points = np.array([5.0, 8.0, 9.0, 20.0, 40.0, 80.0, 300.0], dtype)
+    if name in ("tanh", "sigmoid", "softsign"):
+        sign = np.array([1, -1, 1, -1, 1, -1, 1])
+    with mpmath.workdps(40):
+        exact = np.array([float(value_and_slope(mpf(float(z)), activation)[1]) for z in sign * points])
+    allowed = 20 * np.finfo(dtype).eps * np.abs(exact) + np.finfo(dtype).tiny
+    assert_close(slope(dtype(1) * sign * points, activation), exact, allowed)
 
 
 @pytest.mark.parametrize(
-    ("spec", "at", "slope"),
+    ("spec", "at", "expected"),
     [
         ("relu", 0, 0),
         ("leaky_relu(0.2)", 0, 0.2),
@@ -87,13 +104,20 @@ def test_an_activation_and_its_derivative_match_an_exact_evaluation(spec, dtype)
         ("relu6", 6, 0),
         ("hard_tanh", -1, 0),
         ("hard_tanh", 1, 0),
+        ("prelu(0.2)", 0, 0.2),
+        ("celu(0.5)", 0, 1),
+        ("hard_sigmoid", -3, 0),
+        ("hard_sigmoid", 3, 0),
+        ("hard_swish", -3, 0),
+        ("hard_swish", 3, 1),
+        ("abs", 0, 0),
     ],
 )
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_slope_at_a_corner_is_that_of_torch(spec, at, slope, sign):
+def test_the_slope_at_a_corner_is_that_of_torch(spec, at, expected, sign):
     layer = Layer(np.array([[1.0]]), np.array([0.0]), as_activation(spec))
     x = np.array([at * 1.0 if at else math.copysign(0.0, sign)])
-    assert value_and_jacobian(x, [layer])[1] == slope
+    assert value_and_jacobian(x, [layer])[1] == expected
 
 
 @given(cases(hidden=AUTOGRAD, heads=[*AUTOGRAD, *HEADS_ONLY]))

@@ -35,28 +35,39 @@ class Activation(NamedTuple):
     ----------
     name : str
         A key of `ACTIVATIONS`.
-    parameter : float
-        ``slope`` of leaky_relu, ``alpha`` of elu; 0 for all others.
+    parameter : float or tuple of float
+        ``slope`` of leaky_relu and prelu, ``alpha`` of elu and celu; 0 for all others. Of prelu also a
+        sequence of slopes, one for each unit, which a `Network` keeps as a tuple.
     """
 
     name: str
-    parameter: float = 0.0
+    parameter: float | tuple[float, ...] = 0.0
 
     def __str__(self) -> str:
-        """Return the text that `as_activation` reads: ``relu``, ``leaky_relu(0.2)``."""
-        return self.name if ACTIVATIONS[self.name] is None else f"{self.name}({self.parameter!r})"
+        """Return the text that `as_activation` reads: ``relu``, ``leaky_relu(0.2)``.
+
+        For prelu with a slope for each unit it is ``prelu(2 slopes)``, which nothing reads.
+        """
+        if ACTIVATIONS[self.name] is None:
+            return self.name
+        parameter = self.parameter
+        text = f"{len(parameter)} slopes" if isinstance(parameter, tuple) else repr(parameter)
+        return f"{self.name}({text})"
 
     @property
     def kinks(self) -> tuple[float, ...]:
         """The pre-activations at which the derivative jumps, in ascending order."""
         # leaky_relu(1) and elu(1) have the same slope on both sides of 0.
-        return () if self.parameter == 1 else _KINDS[self.name].kinks
+        return () if self._is_all(1) else _KINDS[self.name].kinks
 
     @property
     def active(self) -> tuple[float, float]:
         """The open interval of pre-activations outside which the derivative is 0."""
-        flat_below = ACTIVATIONS[self.name] is not None and self.parameter == 0
+        flat_below = ACTIVATIONS[self.name] is not None and self._is_all(0)
         return (0.0, math.inf) if flat_below else _KINDS[self.name].active
+
+    def _is_all(self, value: float) -> bool:
+        return bool(np.all(np.equal(self.parameter, value)))
 
 
 class Layer(NamedTuple):
@@ -89,12 +100,26 @@ _KINDS = {
     "silu": _Kind(),
     "gelu": _Kind(),
     "gelu_tanh": _Kind(),
+    "prelu": _Kind(0.25, kinks=(0.0,)),
+    "selu": _Kind(kinks=(0.0,)),
+    "celu": _Kind(1.0),
+    "hard_sigmoid": _Kind(kinks=(-3.0, 3.0), active=(-3.0, 3.0)),
+    "hard_swish": _Kind(kinks=(-3.0, 3.0), active=(-3.0, math.inf)),
+    "mish": _Kind(),
+    "softsign": _Kind(),
+    "exp": _Kind(),
+    "square": _Kind(),
+    "abs": _Kind(kinks=(0.0,)),
+    "sin": _Kind(),
+    "cos": _Kind(),
     "softmax": _Kind(),
     "log_softmax": _Kind(),
 }
 # Name -> default of its parameter, None where it takes none; in the order of the table.
 ACTIVATIONS = {name: kind.parameter for name, kind in _KINDS.items()}
 HEADS_ONLY = ("softmax", "log_softmax")
+# selu is SELU_SCALE * elu(SELU_ALPHA), of which the outputs of a wide layer keep mean 0 and variance 1.
+SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 # Names that other libraries have for them.
 ALIASES = {"swish": "silu", "linear": "identity", "logistic": "sigmoid"}
 
@@ -132,19 +157,30 @@ def as_activation(spec: str | Activation, argument: str = "activation") -> Activ
         known = f"one of {', '.join(ACTIVATIONS)}{_did_you_mean(name)}"
         raise ValueError(f"{argument} is {str(spec)!r}, expected {known}")
     default = ACTIVATIONS[name]
+    given: Any = text
     if isinstance(spec, Activation):
-        parameter = float(spec.parameter)
+        given = spec.parameter
     elif text is None:
-        parameter = default or 0.0
-    else:
-        try:
-            parameter = float(text)
-        except ValueError:
-            parameter = math.nan
-    if not math.isfinite(parameter) or (default is None and (text or parameter)):
-        wanted = "takes no parameter" if default is None else "takes one finite number"
-        raise ValueError(f"{argument} is {str(spec)!r}, but {name} {wanted}")
-    return Activation(name, parameter)
+        given = default or 0.0
+    try:
+        numbers = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array(math.nan)
+    low = 0.0 if name == "celu" else -math.inf
+    fits = numbers.ndim <= (name == "prelu") and bool(np.all((low < numbers) & (numbers < math.inf)))
+    if not fits or not numbers.size or (default is None and (text or numbers)):
+        raise ValueError(f"{argument} is {str(spec)!r}, but {name} {_WANTED.get(name, _wanted(default))}")
+    return Activation(name, numbers.item() if numbers.size == 1 else tuple(numbers.tolist()))
+
+
+_WANTED = {
+    "celu": "takes one positive number",
+    "prelu": "takes one finite number, or an Activation with one for each unit",
+}
+
+
+def _wanted(default: float | None) -> str:
+    return "takes no parameter" if default is None else "takes one finite number"
 
 
 def _got(spec: object) -> str:
@@ -223,6 +259,9 @@ def as_layers(
         if item.name in HEADS_ONLY:
             which = f"activation of layer {number}" if own else "activation"
             raise ValueError(f"{which} is {item.name!r}, which only the head can be")
+    for number, ((w, _), item) in enumerate(zip(pairs, activations, strict=True), 1):
+        if isinstance(item.parameter, tuple) and len(item.parameter) != w.shape[1]:
+            raise ValueError(f"layer {number} has {item}, expected one for each of its {w.shape[1]} units")
 
     biases = [np.zeros(w.shape[1], w.dtype) if b is None else b for w, b in pairs]
     kind = network_dtype((array for (w, _), b in zip(pairs, biases, strict=True) for array in (w, b)), dtype)

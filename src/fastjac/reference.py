@@ -28,7 +28,7 @@ from fastjac.graph.values import (
     Value,
     ordered,
 )
-from fastjac.layers import Activation, Layer
+from fastjac.layers import SELU_ALPHA, SELU_SCALE, Activation, Layer
 
 Array = NDArray[np.floating[Any]]
 
@@ -41,6 +41,11 @@ def _affine(x: Array, w: Array, b: Array) -> Array:
 
 def _affine_backward(jac: Array, w: Array) -> Array:
     return np.asarray(jac @ w.T)
+
+
+def _times(z: Array, p: Array) -> Array:
+    """Return ``z * p``, and 0 where ``p`` is 0, also times infinity."""
+    return np.where(p == 0, p, z * p)
 
 
 def _sigmoid(z: Array) -> Array:
@@ -58,31 +63,67 @@ def _gelu_cdf(z: Array) -> Array:
 
 
 def _gelu_slope(z: Array) -> Array:
-    return np.asarray(_gelu_cdf(z) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
+    return np.asarray(_gelu_cdf(z) + _times(z, np.exp(-z * z / 2) / math.sqrt(2 * math.pi)))
+
+
+def _silu_slope(z: Array) -> Array:
+    return _times(1 + _times(z, _sigmoid(-z)), _sigmoid(z))
 
 
 def _gelu_tanh_parts(z: Array) -> tuple[Array, Array]:
-    """Return ``t = tanh(c (z + 0.044715 z**3))`` and the derivative of its argument."""
-    c = math.sqrt(2 / math.pi)
-    return np.tanh(c * (z + 0.044715 * z**3)), np.asarray(c * (1 + 3 * 0.044715 * z**2))
+    """Return ``2 u``, u being what gelu_tanh has the hyperbolic tangent of, and its derivative."""
+    c = z.dtype.type(2) * np.sqrt(z.dtype.type(2) / z.dtype.type(math.pi))
+    cubic = z.dtype.type(44715) / z.dtype.type(10) ** 6
+    return c * (z + cubic * z**3), np.asarray(c * (1 + 3 * cubic * z**2))
 
 
 def _gelu_tanh_slope(z: Array) -> Array:
-    t, slope = _gelu_tanh_parts(z)
-    return np.asarray(0.5 * (1 + t) + 0.5 * z * (1 - t * t) * slope)
+    # Beyond these limits it is 0 or 1, and z**2 times 0 might be NaN.
+    y = np.clip(z, -100, 100)
+    argument, slope = _gelu_tanh_parts(y)
+    return np.asarray(_sigmoid(argument) + y * _sigmoid_slope(argument) * slope)
 
 
-def _elu(z: Array, alpha: float) -> Array:
+def _tanh_slope(z: Array) -> Array:
+    return np.asarray(4 * _sigmoid_slope(2 * z))
+
+
+def _elu(z: Array, alpha: Array) -> Array:
     return np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
 
 
+def _elu_slope(z: Array, alpha: Array) -> Array:
+    return np.where(z > 0, 1, alpha * np.exp(np.minimum(z, 0)))
+
+
+def _mish_slope(z: Array) -> Array:
+    u = np.logaddexp(z, np.zeros_like(z))
+    return np.asarray(np.tanh(u) + _times(z, _tanh_slope(u) * _sigmoid(z)))
+
+
+def _softsign(z: Array) -> Array:
+    # From 1 on as 1 / (1 + 1 / abs(z)), which has a limit at infinity.
+    far = 1 / (1 + 1 / np.maximum(np.abs(z), 1))
+    return np.asarray(np.where(np.abs(z) < 1, z / (1 + np.abs(z)), np.copysign(far, z)))
+
+
 def _inside(z: Array, low: float, high: float) -> Array:
-    return np.where((low < z) & (z < high), 1, 0)
+    return np.where((low < z) & (z < high), np.ones_like(z), np.zeros_like(z))
 
 
+def _hard_swish(z: Array) -> Array:
+    return np.asarray(np.where(z <= -3, 0, np.where(z >= 3, z, z * ((z + 3) / 6))))
+
+
+def _hard_swish_slope(z: Array) -> Array:
+    return np.asarray(np.where(z <= -3, 0, np.where(z >= 3, 1, (2 * z + 3) / 6)))
+
+
+_Function = Callable[[Array, Array], Array]
 # Name -> (value, derivative) as functions of the pre-activation z and the activation's parameter.
-# At a kink the derivative is PyTorch's: 0 for relu, relu6 and hard_tanh, else the slope on the left.
-_ELEMENTWISE: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, float], Array]]] = {
+# At a kink the derivative is PyTorch's: 0 for relu, relu6, hard_tanh, hard_sigmoid and abs, at -3 and at 3
+# what hard_swish has outside, else the slope on the left.
+_ELEMENTWISE: dict[str, tuple[_Function, _Function]] = {
     "identity": (lambda z, _: z, lambda z, _: np.ones_like(z)),
     "relu": (lambda z, _: np.maximum(z, 0), lambda z, _: np.where(z > 0, 1, 0)),
     "leaky_relu": (
@@ -91,26 +132,54 @@ _ELEMENTWISE: dict[str, tuple[Callable[[Array, float], Array], Callable[[Array, 
     ),
     "relu6": (lambda z, _: np.clip(z, 0, 6), lambda z, _: _inside(z, 0, 6)),
     "hard_tanh": (lambda z, _: np.clip(z, -1, 1), lambda z, _: _inside(z, -1, 1)),
-    "elu": (_elu, lambda z, alpha: np.where(z > 0, 1, alpha * np.exp(np.minimum(z, 0)))),
-    "tanh": (lambda z, _: np.tanh(z), lambda z, _: 1 - np.tanh(z) ** 2),
+    "elu": (_elu, _elu_slope),
+    "tanh": (lambda z, _: np.tanh(z), lambda z, _: _tanh_slope(z)),
     "sigmoid": (lambda z, _: _sigmoid(z), lambda z, _: _sigmoid_slope(z)),
     "softplus": (lambda z, _: np.logaddexp(z, np.zeros_like(z)), lambda z, _: _sigmoid(z)),
-    "silu": (lambda z, _: z * _sigmoid(z), lambda z, _: _sigmoid(z) * (1 + z * _sigmoid(-z))),
-    "gelu": (lambda z, _: z * _gelu_cdf(z), lambda z, _: _gelu_slope(z)),
-    "gelu_tanh": (lambda z, _: 0.5 * z * (1 + _gelu_tanh_parts(z)[0]), lambda z, _: _gelu_tanh_slope(z)),
+    "silu": (lambda z, _: _times(z, _sigmoid(z)), lambda z, _: _silu_slope(z)),
+    "gelu": (lambda z, _: _times(z, _gelu_cdf(z)), lambda z, _: _gelu_slope(z)),
+    "gelu_tanh": (
+        lambda z, _: _times(z, _sigmoid(_gelu_tanh_parts(z)[0])),
+        lambda z, _: _gelu_tanh_slope(z),
+    ),
+    "prelu": (
+        lambda z, slopes: np.where(z > 0, z, slopes * z),
+        lambda z, slopes: np.where(z > 0, 1, slopes),
+    ),
+    "selu": (
+        lambda z, _: z.dtype.type(SELU_SCALE) * _elu(z, z.dtype.type(SELU_ALPHA)),
+        lambda z, _: z.dtype.type(SELU_SCALE) * _elu_slope(z, z.dtype.type(SELU_ALPHA)),
+    ),
+    "celu": (
+        lambda z, alpha: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0) / alpha)),
+        lambda z, alpha: np.exp(np.minimum(z, 0) / alpha),
+    ),
+    "hard_sigmoid": (lambda z, _: np.clip(z + 3, 0, 6) / 6, lambda z, _: _inside(z, -3, 3) / 6),
+    "hard_swish": (lambda z, _: _hard_swish(z), lambda z, _: _hard_swish_slope(z)),
+    "mish": (
+        lambda z, _: _times(z, np.tanh(np.logaddexp(z, np.zeros_like(z)))),
+        lambda z, _: _mish_slope(z),
+    ),
+    "softsign": (lambda z, _: _softsign(z), lambda z, _: (1 / (1 + np.abs(z))) ** 2),
+    "exp": (lambda z, _: np.exp(z), lambda z, _: np.exp(z)),
+    "square": (lambda z, _: z * z, lambda z, _: 2 * z),
+    "abs": (lambda z, _: np.abs(z), lambda z, _: np.sign(z)),
+    "sin": (lambda z, _: np.sin(z), lambda z, _: np.cos(z)),
+    "cos": (lambda z, _: np.cos(z), lambda z, _: -np.sin(z)),
 }
 
 
 def elementwise(z: Array, activation: Activation) -> Array:
     """Return the activation of the pre-activations ``z``, of any shape, in their dtype."""
     value, _ = _ELEMENTWISE[activation.name]
-    return np.asarray(value(z, activation.parameter), z.dtype)
+    return np.asarray(value(z, np.asarray(activation.parameter, z.dtype)), z.dtype)
 
 
 def slope(z: Array, activation: Activation) -> Array:
     """Return the activation's derivative at ``z``, of any shape, in its dtype; NaN where ``z`` is NaN."""
     _, derivative = _ELEMENTWISE[activation.name]
-    return np.where(np.isnan(z), z, derivative(z, activation.parameter)).astype(z.dtype)
+    parameter = np.asarray(activation.parameter, z.dtype)
+    return np.where(np.isnan(z), z, derivative(z, parameter)).astype(z.dtype)
 
 
 def _elementwise_backward(jac: Array, z: Array, activation: Activation) -> Array:

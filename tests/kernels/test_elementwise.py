@@ -3,9 +3,12 @@
 import mpmath
 import numpy as np
 import pytest
+from mpmath import mpf
 from numba import njit
 
 from fastjac.kernels import elementwise
+from fastjac.layers import ACTIVATIONS, as_activation
+from support.exact import FUNCTIONS, value_and_slope
 
 mpmath.mp.dps = 40
 rng = np.random.default_rng(0)
@@ -35,18 +38,17 @@ def values_of(function, points):
 # last place.
 CASES = {
     "exp": (elementwise.exp, mpmath.exp, {"float64": (-700, 709), "float32": (-87, 88)}, 1.1),
-    "expm1": (elementwise.expm1, mpmath.expm1, {"float64": (-40, 44), "float32": (-20, 44)}, 2),
     "log1p": (elementwise.log1p, mpmath.log1p, {"float64": (0, 1), "float32": (0, 1)}, 2),
     "normal_tail": (
-        njit(lambda z: elementwise.normal_tail(z)[0]),
-        lambda z: mpmath.erfc(abs(z) / mpmath.sqrt(2)) / 2,
-        {"float64": (-37, 37)},
+        njit(lambda z: elementwise.normal_tail(z)[0] * elementwise.normal_tail(z)[2]),
+        lambda z: mpmath.erfc(z / mpmath.sqrt(2)) / 2,
+        {"float64": (0, 37)},
         6,
     ),
     "normal density": (
-        njit(lambda z: elementwise.normal_tail(z)[1]),
+        njit(lambda z: elementwise.normal_tail(z)[1] * elementwise.normal_tail(z)[2]),
         mpmath.npdf,
-        {"float64": (-37, 37)},
+        {"float64": (0, 37)},
         6,
     ),
 }
@@ -73,4 +75,106 @@ def test_exp_at_its_ends(dtype):
         expected = np.exp(values)
     np.testing.assert_allclose(values_of(elementwise.exp, values), expected, rtol=4 * np.finfo(dtype).eps)
     nan = np.array([np.nan], dtype)
-    assert np.isnan(values_of(elementwise.exp, nan)) and np.isnan(values_of(elementwise.expm1, nan))
+    assert np.isnan(values_of(elementwise.exp, nan))
+
+
+# Name -> bounds of the errors of value and slope, in units in the last place: the table in docs/layers.md.
+BOUNDS = {
+    "identity": (0, 0),
+    "relu": (0, 0),
+    "leaky_relu(0.2)": (0.5, 0),
+    "relu6": (0, 0),
+    "hard_tanh": (0, 0),
+    "elu": (2, 1.5),
+    "elu(0.3)": (2, 1.5),
+    "tanh": (2.5, 4),
+    "sigmoid": (2.5, 4),
+    "softplus": (2.5, 2),
+    "silu": (3, 4),
+    "gelu": (6, 7),
+    "gelu_tanh": (5.5, 5.5),
+    "prelu(0.3)": (0.5, 0),
+    "selu": (2, 1.5),
+    "celu": (2, 1.5),
+    "celu(0.7)": (3, 1.5),
+    "celu(3.1)": (3, 1.5),
+    "hard_sigmoid": (1, 0.5),
+    "hard_swish": (2, 1),
+    "mish": (4, 6),
+    "softsign": (2, 3.5),
+    "exp": (1.1, 1.1),
+    "square": (0.5, 0),
+    "abs": (0, 0),
+    "sin": (1.5, 1.5),
+    "cos": (1.5, 1.5),
+}
+# Slopes that cross 0 between -3 and 0: there the unit is that of numbers from 1/8 to 1/4.
+CROSSING = ("silu", "gelu", "gelu_tanh", "hard_swish", "mish")
+
+
+def points_of_whole_range(name, dtype):
+    """Return numbers of all sizes and both signs, and denser ones where an activation bends."""
+    info, rng = np.finfo(dtype), np.random.default_rng(0)
+    ends = np.log2(float(info.smallest_subnormal)), info.maxexp - 1e-9
+    bends = [-6.0, -3.0, -1.5, -1.27846454, -1.19243, -0.7517916, -1.0, 1.0, 3.0, 6.0, -0.693, 0.693]
+    far = np.log(float(info.max)) + 20
+    points = [
+        np.exp2(rng.uniform(*ends, 400)),
+        np.exp2(rng.uniform(-12, 12, 400)),
+        rng.uniform(0, 10, 400),
+        rng.uniform(0, 40, 400),
+        rng.uniform(0, far, 400),
+        [0.0, info.tiny, info.smallest_subnormal, info.max],
+    ]
+    points = np.concatenate([*points, *(-np.asarray(part) for part in points), bends])
+    if name in ("sin", "cos"):
+        multiples = np.concatenate([np.arange(-40, 40), rng.integers(-70000, 70000, 400)])
+        points = np.concatenate([points, multiples * (np.pi / 2)])
+    points = points.astype(dtype)
+    with np.errstate(all="ignore"):
+        return np.concatenate([points, *(np.nextafter(points, dtype(end)) for end in (-np.inf, np.inf))])
+
+
+@njit
+def activate(code, parameter, slopes, a, slope):
+    elementwise.activate(code, parameter, slopes, a, slope)
+
+
+def activated(activation, points):
+    """Return values and slopes of the compiled activation."""
+    a, slope = points.copy(), np.full_like(points, np.nan)
+    code = list(ACTIVATIONS).index(activation.name)
+    slopes = np.full_like(points, activation.parameter)
+    activate(code, float(activation.parameter), slopes, a, slope)
+    return a, slope
+
+
+def test_the_bounds_are_of_all_activations():
+    assert {as_activation(spec).name for spec in BOUNDS} == {*FUNCTIONS}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("spec", BOUNDS)
+def test_values_and_slopes_over_the_whole_range(spec, dtype):
+    activation, info = as_activation(spec), np.finfo(dtype)
+    if activation.parameter:  # in the dtype, as the kernel rounds it
+        activation = activation._replace(parameter=float(dtype(activation.parameter)))
+    points = points_of_whole_range(activation.name, dtype)
+    points = points[np.isfinite(points) & ~np.isin(points, activation.kinks)]
+    worst = [(0, None), (0, None)]
+    for z, *found in zip(points, *activated(activation, points), strict=True):
+        z = mpf(float(z))
+        for number, (got, exact) in enumerate(zip(found, value_and_slope(z, activation), strict=True)):
+            size = abs(exact)
+            if number and activation.name in CROSSING and -3 < z < 0:
+                size = max(size, mpf(1) / 8)
+            if size > float(info.max):
+                assert got == np.copysign(np.inf, float(mpmath.sign(exact))), z
+                continue
+            # Below the smallest normal number, units are as large as there.
+            unit = mpf(2) ** (max(mpmath.frexp(size)[1] - 1, int(info.minexp)) - int(info.nmant))
+            error = abs(mpf(float(got)) - exact) / unit
+            if not error <= worst[number][0]:  # so that NaN stays
+                worst[number] = (error, z)
+    for (error, z), bound, what in zip(worst, BOUNDS[spec], ("value", "slope"), strict=True):
+        assert error <= bound, f"{what} at {mpmath.nstr(z, 20)}: {mpmath.nstr(error, 4)} units, bound {bound}"

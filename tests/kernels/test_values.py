@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fastjac import Network
-from fastjac.layers import HEADS_ONLY
+from fastjac.layers import HEADS_ONLY, SELU_ALPHA, SELU_SCALE, Activation
 from support.examples import examples
 from support.oracles import (
     AUTOGRAD,
@@ -18,6 +18,7 @@ from support.oracles import (
     HIDDEN,
     TOLERANCE,
     Case,
+    assert_a_batch_is_right_after_nan,
     assert_close,
     assert_right,
     autograd_oracle,
@@ -158,20 +159,29 @@ def test_the_slope_at_zero_is_zero_as_in_frameworks(dtype):
     assert np.array_equal(jac, np.zeros((2, 2)))
 
 
-CORNERS = np.array([-1.0, 0.0, 1.0, 6.0])
+CORNERS = np.array([-3.0, -1.0, 0.0, 1.0, 3.0, 6.0])
 SLOPES = {
-    "relu": [0, 0, 1, 1],
-    "leaky_relu(0.25)": [0.25, 0.25, 1, 1],
-    "elu(0.5)": [0.5 / np.e, 0.5, 1, 1],
-    "relu6": [0, 0, 1, 0],
-    "hard_tanh": [0, 1, 0, 0],
+    "relu": [0, 0, 0, 1, 1, 1],
+    "leaky_relu(0.25)": [0.25, 0.25, 0.25, 1, 1, 1],
+    "elu(0.5)": [0.5 / np.e**3, 0.5 / np.e, 0.5, 1, 1, 1],
+    "relu6": [0, 0, 0, 1, 1, 0],
+    "hard_tanh": [0, 0, 1, 0, 0, 0],
+    "prelu(0.25)": [0.25, 0.25, 0.25, 1, 1, 1],
+    "selu": [
+        *(SELU_SCALE * SELU_ALPHA / np.array([np.e**3, np.e, 1])),
+        *([SELU_SCALE] * 3),
+    ],
+    "celu(0.5)": [np.e**-6, np.e**-2, 1, 1, 1, 1],
+    "hard_sigmoid": [0, 1 / 6, 1 / 6, 1 / 6, 0, 0],
+    "hard_swish": [0, 1 / 6, 1 / 2, 5 / 6, 1, 1],
+    "abs": [-1, -1, 0, 1, 1, 1],
 }
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", SLOPES)
 def test_slopes_at_corners(activation, dtype):
-    net = Network([(np.eye(4), np.zeros(4))], head=activation, dtype=dtype)
+    net = Network([(np.eye(6), np.zeros(6))], head=activation, dtype=dtype)
     expected = np.diag(SLOPES[activation])
     np.testing.assert_allclose(net.jacobian(CORNERS), expected, rtol=TOLERANCE[np.dtype(dtype)])
 
@@ -180,6 +190,16 @@ def test_slopes_at_corners(activation, dtype):
 @pytest.mark.parametrize("activation", SLOPES)
 def test_slopes_at_corners_are_those_of_torch(activation):
     pytest.importorskip("torch")
-    net = Network([(np.eye(4), np.zeros(4))], head=activation)
+    net = Network([(np.eye(6), np.zeros(6))], head=activation)
     _, expected = torch_oracle(net.layers, CORNERS)
     np.testing.assert_allclose(net.jacobian(CORNERS), expected, rtol=TOLERANCE[net.dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("widths", [(9, 37, 5), (1, 200, 1), (2, 300, 300, 2), (40, 5, 60), (12, 20, 30, 7)])
+def test_prelu_with_a_slope_for_each_unit(widths, dtype):
+    rng = np.random.default_rng(3)
+    *hidden, head = (Activation("prelu", tuple(rng.normal(size=units))) for units in widths[1:])
+    assert_all_right(Case(widths, tuple(hidden), head, dtype))
+    net = Case(widths, tuple(hidden), head, dtype).network()
+    assert_a_batch_is_right_after_nan(net)

@@ -7,7 +7,7 @@ import numpy as np
 from fastjac import reference
 from fastjac.layers import HEADS_ONLY
 from support import exact
-from support.oracles import in_dtype, near_corner
+from support.oracles import PIECEWISE, in_dtype, near_corner
 
 
 def rounded_once(net, x):
@@ -34,8 +34,8 @@ def rounded_once(net, x):
             return np.max(np.abs(a)) + shift, rounded * np.max(size) * (1 + shift)
         slope = np.abs(reference.slope(z, layer.activation))
         # A smooth activation's slope is as wrong as its argument.
-        smooth = layer.activation.name not in ("identity", "relu", "leaky_relu", "relu6", "hard_tanh")
-        jac = size * (slope + smooth * np.sqrt(variance))[:, None]
+        smooth = layer.activation.name not in PIECEWISE
+        jac = size * (slope + smooth * np.sqrt(variance) * np.maximum(slope, 1))[:, None]
         a = reference.elementwise(z, layer.activation)
         variance = slope**2 * variance + a**2
     return np.max(np.sqrt(variance)), rounded * np.max(jac)

@@ -9,12 +9,16 @@ import numpy as np
 from hypothesis import strategies as st
 
 from fastjac import Network, reference
-from fastjac.layers import ACTIVATIONS, HEADS_ONLY, Layer
+from fastjac.layers import ACTIVATIONS, HEADS_ONLY, SELU_ALPHA, SELU_SCALE, Layer
 
 DTYPES = (np.float32, np.float64)
 HIDDEN = ["leaky_relu(0.2)" if n == "leaky_relu" else n for n in ACTIVATIONS if n not in HEADS_ONLY]
 HEADS = [*HIDDEN, *HEADS_ONLY]
-AUTOGRAD = [name for name in HIDDEN if name != "gelu"]  # gelu would need scipy
+# Without those that soon overflow in a chain.
+STEADY = [name for name in HIDDEN if name not in ("exp", "square")]
+AUTOGRAD = [name for name in STEADY if name != "gelu"]  # gelu would need scipy
+# Their slope has a few values only, which rounding does not change.
+PIECEWISE = ("identity", "relu", "leaky_relu", "prelu", "relu6", "hard_tanh", "hard_sigmoid", "abs")
 
 # The one table of tolerances: units in the last place per unit of the error bound below.
 TOLERANCE = {np.dtype(np.float32): 4 * 2.0**-23, np.dtype(np.float64): 4 * 2.0**-52}
@@ -56,7 +60,7 @@ class Case:
 
 
 @st.composite
-def cases(draw, hidden=tuple(HIDDEN), heads=tuple(HEADS), depth=6, widths=widths, dtypes=dtypes):
+def cases(draw, hidden=tuple(STEADY), heads=(*STEADY, *HEADS_ONLY), depth=6, widths=widths, dtypes=dtypes):
     layers = draw(st.integers(1, depth))
     return Case(
         widths=tuple(draw(widths) for _ in range(layers + 1)),
@@ -106,7 +110,8 @@ def tolerances(net, x):
     elif head.activation.name == "log_softmax":
         y = np.abs(reference.log_softmax(z)) + 2 * spread.max()
     else:
-        y = np.abs(reference.elementwise(z, head.activation)) + 2 * spread
+        slope = np.abs(reference.slope(z, head.activation))
+        y = np.abs(reference.elementwise(z, head.activation)) + 2 * spread * np.maximum(slope, 1)
     bound = np.eye(net.n_outputs)
     for layer, z, _ in reversed(walk):
         name = layer.activation.name
@@ -115,8 +120,7 @@ def tolerances(net, x):
             bound = (bound + s) * (s[:, None] if name == "softmax" else 1)
         else:
             slope = np.abs(reference.slope(z, layer.activation))
-            smooth = name not in ("identity", "relu", "leaky_relu", "relu6", "hard_tanh")
-            bound = bound * (np.maximum(slope, 1) if smooth else slope)
+            bound = bound * (slope if name in PIECEWISE else np.maximum(slope, 1))
         bound = bound @ np.abs(layer.w).T
     largest = 1 + max(spread.max() for _, _, spread in walk)
     return eps * y + tiny, eps * largest * bound + tiny
@@ -124,11 +128,10 @@ def tolerances(net, x):
 
 def near_corner(net, x):
     """Whether a pre-activation is so near to a corner that rounding decides on its side."""
-    corners = {"relu": (0,), "leaky_relu": (0,), "elu": (0,), "relu6": (0, 6), "hard_tanh": (-1, 1)}
     return any(
         np.any(np.abs(z - corner) <= 4 * TOLERANCE[net.dtype] * spread)
         for layer, z, spread in _walk(net, x)
-        for corner in corners.get(layer.activation.name, ())
+        for corner in layer.activation.kinks
     )
 
 
@@ -182,6 +185,16 @@ def forward_autograd(layers):
         "softplus": lambda z, _: anp.logaddexp(z, 0),
         "silu": lambda z, _: z * sigmoid(z),
         "gelu_tanh": lambda z, _: 0.5 * z * (1 + anp.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))),
+        "prelu": lambda z, p: anp.where(z > 0, z, p * z),
+        "selu": lambda z, _: SELU_SCALE * anp.where(z > 0, z, SELU_ALPHA * (anp.exp(anp.minimum(z, 0)) - 1)),
+        "celu": lambda z, p: anp.where(z > 0, z, p * (anp.exp(anp.minimum(z, 0) / p) - 1)),
+        "hard_sigmoid": lambda z, _: anp.clip(z + 3, 0, 6) / 6,
+        "hard_swish": lambda z, _: z * anp.clip(z + 3, 0, 6) / 6,
+        "mish": lambda z, _: z * anp.tanh(anp.logaddexp(z, 0)),
+        "softsign": lambda z, _: z / (1 + anp.abs(z)),
+        "abs": lambda z, _: anp.abs(z),
+        "sin": lambda z, _: anp.sin(z),
+        "cos": lambda z, _: anp.cos(z),
         "softmax": lambda z, _: anp.exp(z - anp.max(z)) / anp.sum(anp.exp(z - anp.max(z))),
         "log_softmax": lambda z, _: z - anp.max(z) - anp.log(anp.sum(anp.exp(z - anp.max(z)))),
     }
@@ -216,6 +229,12 @@ def torch_oracle(layers, x):
         "elu": F.elu,
         "gelu": lambda z, _: F.gelu(z),
         "gelu_tanh": lambda z, _: F.gelu(z, approximate="tanh"),
+        "prelu": lambda z, p: F.prelu(z, torch.tensor(p, dtype=z.dtype).reshape(-1)),
+        "celu": F.celu,
+        "hard_sigmoid": lambda z, _: F.hardsigmoid(z),
+        "hard_swish": lambda z, _: F.hardswish(z),
+        **{name: lambda z, _, name=name: getattr(torch, name)(z) for name in ("exp", "square", "abs")},
+        **{name: lambda z, _, name=name: getattr(torch, name)(z) for name in ("sin", "cos")},
         "softmax": lambda z, _: F.softmax(z, dim=0),
         "log_softmax": lambda z, _: F.log_softmax(z, dim=0),
     }
@@ -241,6 +260,11 @@ def jax_oracle(layers, x):
         "elu": jax.nn.elu,
         "gelu": lambda z, _: jax.nn.gelu(z, approximate=False),
         "gelu_tanh": lambda z, _: jax.nn.gelu(z, approximate=True),
+        "prelu": lambda z, p: jax.numpy.where(z > 0, z, jax.numpy.asarray(p, z.dtype) * z),
+        "celu": jax.nn.celu,
+        "softsign": lambda z, _: jax.nn.soft_sign(z),
+        **{name: lambda z, _, name=name: getattr(jax.numpy, name)(z) for name in ("exp", "square", "abs")},
+        **{name: lambda z, _, name=name: getattr(jax.numpy, name)(z) for name in ("sin", "cos")},
     }
 
     def forward(x):

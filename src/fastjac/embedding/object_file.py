@@ -26,7 +26,10 @@ from fastjac.kernels.target import ALIGNMENT
 
 UNPREPARED = 4
 # What an object file may ask of the C library.
-_LIBRARY = {"log", "logf", "memcpy", "memmove", "memset", "sqrt", "sqrtf"}
+_LIBRARY = {
+    *("cos", "log", "logf", "sin", "sincos", "sqrt", "sqrtf"),
+    *("memcpy", "memmove", "memset"),
+}
 
 
 class Object(NamedTuple):

@@ -27,7 +27,7 @@ from fastjac.graph.values import (
     is_head,
     ordered,
 )
-from fastjac.layers import ACTIVATIONS, Activation, Layer, network_dtype, read_only
+from fastjac.layers import Activation, Layer, network_dtype, read_only
 
 Array = NDArray[Any]
 IDENTITY = Activation("identity")
@@ -161,9 +161,10 @@ def _select(run: _Pass, operation: Select, inputs: tuple[Value, ...], size: int)
 
 def _at(activation: Activation, places: NDArray[np.intp]) -> Activation:
     """Return the activation of some entries."""
-    if np.ndim(activation.parameter) == 0:
+    name, parameter = activation
+    if not isinstance(parameter, tuple):
         return activation
-    return Activation(activation.name, np.asarray(activation.parameter)[places])  # type: ignore[arg-type]
+    return Activation(name, tuple(parameter[place] for place in places))
 
 
 def _concatenate(run: _Pass, operation: Concatenate, inputs: tuple[Value, ...], size: int) -> Value | None:
@@ -197,8 +198,7 @@ def _is_alike(value: Value, other: Value) -> bool:
     one, two = value.operation, other.operation
     if not isinstance(one, Apply) or not isinstance(two, Apply) or is_head(one):
         return False
-    parameters = (one.activation.parameter, two.activation.parameter)
-    return all(np.ndim(each) == 0 for each in parameters) and one == two
+    return one == two and not isinstance(one.activation.parameter, tuple)
 
 
 def _neighbours(value: Value, other: Value) -> Value | None:
@@ -222,7 +222,7 @@ def _add(run: _Pass, operation: Add, inputs: tuple[Value, ...], size: int) -> Va
 
 
 def _multiply(run: _Pass, operation: Multiply, inputs: tuple[Value, ...], size: int) -> Value | None:
-    if inputs[0] is inputs[1] and "square" in ACTIVATIONS:
+    if inputs[0] is inputs[1]:
         return Value(Apply(Activation("square")), inputs[:1], size)
     return None
 

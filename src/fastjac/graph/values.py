@@ -218,6 +218,8 @@ def apply(x: Value, activation: str | Activation) -> Value:
     """Return an activation of each entry, or softmax or log_softmax of all; see `fastjac.layers`."""
     _check_value(x, "x")
     kind = as_activation(activation)
+    if isinstance(kind.parameter, tuple) and len(kind.parameter) != x.size:
+        raise ValueError(f"activation is {kind}, expected one for each of the {x.size} entries of x")
     return x if kind.name == "identity" else Value(Apply(kind), (x,), x.size)
 
 

@@ -43,6 +43,9 @@ LAYER = _record(
     minus_b=ADDRESS,
     activation=SIZE,
     parameter=NUMBER,
+    prelu=ADDRESS,  # vector: the slopes of prelu, or 0
+    block_prelu=ADDRESS,  # one panel (fan_out, samples): each of them for all samples, or 0
+    flat=SIZE,  # whether the activation has slope 0 in a whole interval
     a=ADDRESS,  # vector: the layer's output
     slope=ADDRESS,  # vector: derivative of the activation at each unit, of the last layer what `gain` is
     slopes=ADDRESS,  # a vector for each sample of a block; `slope` is one of them
@@ -249,10 +252,18 @@ class Context:
         packed, arena = self._packed, self.arena
         padded = packed.target.padded(units, packed.dtype)
         record["fan_out"], record["pivot"] = units, -1
-        record["activation"] = list(ACTIVATIONS).index(activation.name)
-        record["parameter"] = activation.parameter
+        width = packed.target.panel_width(packed.dtype)
+        name, parameter = activation
+        record["activation"] = list(ACTIVATIONS).index(name)
+        if name == "prelu":
+            slopes = np.broadcast_to(parameter, units)
+            record["prelu"] = arena.vector(units, slopes)
+            record["block_prelu"] = arena.vector(units * width, np.repeat(slopes, width))
+        else:
+            record["parameter"] = parameter
+        record["flat"] = activation.active != (-np.inf, np.inf)
         record["a"] = arena.vector(units)
-        record["slope"] = record["slopes"] = arena.vector(packed.target.panel_width(packed.dtype) * padded)
+        record["slope"] = record["slopes"] = arena.vector(width * padded)
         record["active"], record["count"] = arena.integers(np.arange(padded)), units
 
     def _make_given(self, layers: Sequence[Layer]) -> int:

@@ -2,7 +2,7 @@
 
 The functions of one number have no branches: a polynomial on a reduced argument, and selects. They
 compute in the format of the number, gelu in float64. Errors are at most 1.1 units in the last place for
-`exp`, 2 for `expm1` and `log1p`, 6 for `normal_tail`.
+`exp`, 2 for `log1p`, 6 for `normal_tail`.
 """
 
 # Compiled code carries no annotations: numba's types come from the arguments.
@@ -19,22 +19,43 @@ from numba.extending import overload
 
 from fastjac.kernels.linking import INNER
 from fastjac.kernels.llvm.intrinsics import from_bits, larger, smaller, to_bits
-from fastjac.layers import ACTIVATIONS
+from fastjac.layers import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
 
 _CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 IDENTITY, RELU, LEAKY_RELU = _CODES["identity"], _CODES["relu"], _CODES["leaky_relu"]
 RELU6, HARD_TANH, ELU = _CODES["relu6"], _CODES["hard_tanh"], _CODES["elu"]
 TANH, SIGMOID, SOFTPLUS = _CODES["tanh"], _CODES["sigmoid"], _CODES["softplus"]
 SILU, GELU, GELU_TANH = _CODES["silu"], _CODES["gelu"], _CODES["gelu_tanh"]
+PRELU, SELU, CELU = _CODES["prelu"], _CODES["selu"], _CODES["celu"]
+HARD_SIGMOID, HARD_SWISH = _CODES["hard_sigmoid"], _CODES["hard_swish"]
+MISH, SOFTSIGN, EXP = _CODES["mish"], _CODES["softsign"], _CODES["exp"]
+SQUARE, ABS, SIN, COS = _CODES["square"], _CODES["abs"], _CODES["sin"], _CODES["cos"]
 SOFTMAX, LOG_SOFTMAX = _CODES["softmax"], _CODES["log_softmax"]
 
+_NO_REST = -0.0  # LLVM knows that adding it changes nothing; adding 0.0 makes 0.0 of -0.0.
 _SQRT_HALF = math.sqrt(0.5)
-_GELU_TANH = math.sqrt(2 / math.pi)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
+# gelu_tanh is z times the sigmoid of ``z (linear + cubic z**2)``.
+_LINEAR, _LINEAR_REST = 1.5957691216057308, -9.96930880911092e-17
+_CUBIC, _CUBIC_REST = 0.07135481627260025, -6.175149918155315e-19
+# Half of pi in three parts; the first two are short enough for products with numbers up to 1e5 to be exact.
+_HALF_PI = 1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21
+_MOST_REDUCED = 1e5
 
 _compiled = njit(error_model="numpy", fastmath={"contract"}, **INNER)
 # A call in a loop's body would keep it scalar.
 _inlined = njit(error_model="numpy", fastmath={"contract"}, forceinline=True, **INNER)
+
+
+class _GeluTanh(NamedTuple):
+    """The constants of gelu_tanh. Products of upper bits are exact, and so is their sum."""
+
+    end: Any  # its slope is 0 or 1 from here on
+    shifter: Any  # adding it rounds to a number of few bits
+    linear: Any  # upper bits, and the rest
+    linear_rest: Any
+    cubic: Any
+    cubic_rest: Any
 
 
 class _Format(NamedTuple):
@@ -42,7 +63,7 @@ class _Format(NamedTuple):
 
     one: Any
     two: Any
-    lowest: Any  # exp is 0 from here down
+    lowest: Any  # exp is 0 from here down, also times any number below 1e4
     highest: Any  # and infinite from here up.
     shifter: Any  # 1.5 * 2**mantissa: adding it rounds to an integer, left in the low bits
     per_ln2: Any
@@ -54,14 +75,34 @@ class _Format(NamedTuple):
     bias: Any
     exp: Any  # 1 / n! for n from the last term to 2
     atanh: Any  # 1 / n for odd n from the last term to 3
+    upper: Any  # the mask of the upper half of a number's bits
+    sin: Any  # coefficients of x**3, x**5, ... from the last term on
+    cos: Any  # of x**4, x**6, ...
+    softsign_end: Any  # the slope of softsign is 0 from here on
+    gelu_tanh: _GeluTanh
 
 
-def _format(real: Any, integer: Any, ln2_high: float, ln2_low: float, terms: int, odd: int) -> _Format:
+def _format(
+    real: Any,
+    integer: Any,
+    ln2_high: float,
+    ln2_low: float,
+    terms: int,
+    odd: int,
+    sin: tuple[float, ...],
+    cos: tuple[float, ...],
+    end: float,
+    places: int,
+    more: int,
+) -> _Format:
     info = np.finfo(real)
+    # Of numbers with ``places`` binary places, cubes have three times as many.
+    linear = round(_LINEAR * 2 ** (2 * places + more)) / 2 ** (2 * places + more)
+    cubic = round(_CUBIC * 2**more) / 2**more
     return _Format(
         one=real(1),
         two=real(2),
-        lowest=real(math.log(info.smallest_subnormal) - 2),
+        lowest=real(math.log(info.smallest_subnormal) - 20),
         highest=real(math.log(info.max) + 1),
         shifter=real(1.5 * 2**info.nmant),
         per_ln2=real(1 / math.log(2)),
@@ -73,11 +114,63 @@ def _format(real: Any, integer: Any, ln2_high: float, ln2_low: float, terms: int
         bias=integer(info.maxexp - 1),
         exp=tuple(real(1 / math.factorial(n)) for n in range(terms, 1, -1)),
         atanh=tuple(real(1 / n) for n in range(odd, 1, -2)),
+        upper=integer(-(2 ** ((info.nmant + 2) // 2))),
+        sin=tuple(real(c) for c in sin),
+        cos=tuple(real(c) for c in cos),
+        softsign_end=real(2.0 ** (3 * info.maxexp // 4)),
+        gelu_tanh=_GeluTanh(
+            end=real(end),
+            shifter=real(1.5 * 2 ** (info.nmant - places)),
+            linear=real(linear),
+            linear_rest=real(_LINEAR - linear + _LINEAR_REST),
+            cubic=real(cubic),
+            cubic_rest=real(_CUBIC - cubic + _CUBIC_REST),
+        ),
     )
 
 
-_DOUBLE = _format(np.float64, np.int64, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 13, 21)
-_SINGLE = _format(np.float32, np.int32, 0.693145751953125, 1.42860682030941723212e-06, 7, 11)
+# The minimax polynomials of sine and cosine for abs(x) <= pi / 4 are those of Sun's fdlibm in double, of
+# Moshier's Cephes in single.
+_DOUBLE = _format(
+    np.float64,
+    np.int64,
+    6.93147180369123816490e-01,
+    1.90821492927058770002e-10,
+    13,
+    21,
+    (
+        1.58969099521155010221e-10,
+        -2.50507602534068634195e-08,
+        2.75573137070700676789e-06,
+        -1.98412698298579493134e-04,
+        8.33333333332248946124e-03,
+        -1.66666666666666324348e-01,
+    ),
+    (
+        -1.13596475577881948265e-11,
+        2.08757232129817482790e-09,
+        -2.75573143513906633035e-07,
+        2.48015872894767294178e-05,
+        -1.38888888888741095749e-03,
+        4.16666666666666019037e-02,
+    ),
+    23.0,
+    6,
+    25,
+)
+_SINGLE = _format(
+    np.float32,
+    np.int32,
+    0.693145751953125,
+    1.42860682030941723212e-06,
+    7,
+    11,
+    (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1),
+    (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2),
+    11.0,
+    2,
+    11,
+)
 
 
 def _format_of(x: Any) -> _Format:
@@ -92,13 +185,16 @@ def _overload_format_of(x):
 
 
 @_inlined
-def _exp_parts(x):
-    """Return ``expm1(r)``, ``2**a`` and ``2**b`` with ``exp(x) = (1 + expm1(r)) * 2**a * 2**b``."""
+def _exp_parts(x, rest):
+    """Return ``expm1(r)``, ``2**a`` and ``2**b`` with ``exp(x + rest) = (1 + expm1(r)) * 2**a * 2**b``.
+
+    ``x`` is between the lowest and the highest of its format or a little beyond, or NaN, which becomes r.
+    ``rest`` is a small part of the exponent that ``x`` has no digits for, _NO_REST if there is none.
+    """
     f = _format_of(x)
-    x = smaller(larger(x, f.lowest), f.highest)
-    shifted = x * f.per_ln2 + f.shifter
+    shifted = (x + rest) * f.per_ln2 + f.shifter
     n = shifted - f.shifter
-    r = (x - n * f.ln2_high) - n * f.ln2_low
+    r = (x - n * f.ln2_high) - n * f.ln2_low + rest
     p = f.exp[0]
     for i in range(1, len(f.exp)):  # Taylor's series on |r| <= ln(2) / 2
         p = p * r + f.exp[i]
@@ -117,18 +213,27 @@ def _power(exponent, f):
 @_inlined
 def exp(x):
     """Return ``e**x``; NaN for NaN."""
-    p, a, b = _exp_parts(x)
-    result = (_format_of(x).one + p) * a * b
-    return x if x != x else result
+    f = _format_of(x)
+    p, a, b = _exp_parts(smaller(larger(x, f.lowest), f.highest), type(x)(_NO_REST))
+    return (p * a + a) * b
 
 
 @_inlined
-def expm1(x):
-    """Return ``e**x - 1`` where that is finite; NaN for NaN."""
-    p, a, b = _exp_parts(x)
-    power = a * b
-    result = p * power + (power - _format_of(x).one)
-    return x if x != x else result
+def _decay_parts(z):
+    """Return ``x = -abs(z)``, not below the lowest of its format, and the parts of ``exp(x)``.
+
+    These are a normal number, and a power of 2 to multiply it with.
+    """
+    x = larger(-abs(z), _format_of(z).lowest)
+    p, a, b = _exp_parts(x, type(z)(_NO_REST))
+    return x, p * a + a, b
+
+
+@_inlined
+def _decay(z):
+    """Return ``exp(-abs(z))``."""
+    _, low, high = _decay_parts(z)
+    return low * high
 
 
 @_inlined
@@ -146,13 +251,14 @@ def log1p(e):
 
 
 @_inlined
-def normal_tail(z):
-    """Return ``P(Z > |z|)`` and the density at ``z`` of a standard normal Z.
+def normal_tail(y):
+    """Return ``P(Z > y)`` and the density at ``y`` of a standard normal Z, for 0 <= y <= 40.
+
+    Both are without their common factor, a power of 2 that follows.
 
     ``(1 + 2 x) exp(x**2) erfc(x)`` is a Chebyshev series in ``(x - 4) / (x + 4)`` (Shepherd and
     Laframboise, Mathematics of Computation 36, 1981), here of degree 24, error 1e-17.
     """
-    y = smaller(abs(z), 40.0)
     x = y * _SQRT_HALF
     t = (x - 4.0) / (x + 4.0)
     p = -2.764120233734578e-10
@@ -183,77 +289,226 @@ def normal_tail(z):
     # exp(-y**2 / 2) from the upper bits of y, whose square is exact, and the small rest.
     upper = from_bits(to_bits(y) & -134217728)
     rest = 0.5 * (y - upper) * (y + upper)
-    e = exp(-0.5 * upper * upper) * (1.0 - rest * (1.0 - rest * (0.5 - rest * (1 / 6.0))))
-    return 0.5 * e * p / (1.0 + 2.0 * x), e * _DENSITY
+    q, low, high = _exp_parts(-0.5 * upper * upper, -rest)
+    e = q * low + low
+    return 0.5 * e * p / (1.0 + 2.0 * x), e * _DENSITY, high
+
+
+@_inlined
+def _gelu_tanh_argument(y):
+    """Return two numbers whose sum is ``y (linear + cubic y**2)``, for 0 <= y <= its end."""
+    g = _format_of(y).gelu_tanh
+    upper = (y + g.shifter) - g.shifter
+    lower, square = y - upper, upper * upper
+    exact = g.linear * upper + g.cubic * (square * upper)
+    # y**3 - upper**3 is lower times the parenthesis behind the constant.
+    rest = lower * (g.linear + g.cubic * (y * y + (upper * y + square)))
+    return exact, rest + y * (g.linear_rest + g.cubic_rest * (y * y))
+
+
+@_inlined
+def _quotient(x, divisor, inverse):
+    """Return ``x / divisor``, and what rounding has lost."""
+    f = _format_of(x)
+    q = x * inverse
+    high = from_bits(type(f.upper)(to_bits(q) & f.upper))
+    divisor_high = from_bits(type(f.upper)(to_bits(divisor) & f.upper))
+    low, divisor_low = q - high, divisor - divisor_high
+    left = ((x - high * divisor_high) - high * divisor_low) - low * divisor_high - low * divisor_low
+    return q, left * inverse
+
+
+@_inlined
+def _sine(z, quarters):
+    """Return ``sin(z + quarters * pi / 2)`` and its derivative for abs(z) <= 1e5."""
+    f = _format_of(z)
+    wide = np.float64(z)
+    shifted = wide * (2 / math.pi) + _DOUBLE.shifter
+    n = shifted - _DOUBLE.shifter
+    x = type(z)(((wide - n * _HALF_PI[0]) - n * _HALF_PI[1]) - n * _HALF_PI[2])
+    q = x * x
+    p, r = f.sin[0], f.cos[0]
+    for i in range(1, len(f.sin)):
+        p = p * q + f.sin[i]
+        r = r * q + f.cos[i]
+    sine = p * q * x + x
+    cosine = f.one - (q / f.two - r * q * q)
+    turns = to_bits(shifted) + quarters
+    value, slope = (cosine, sine) if turns & 1 else (sine, cosine)
+    return (-value if turns & 2 else value), (-slope if (turns + 1) & 2 else slope)
 
 
 @_compiled
-def activate(code, parameter, a, slope):
-    """Replace the pre-activations ``a`` by activations, and write the derivatives to ``slope``."""
+def activate(code, parameter, slopes, a, slope):
+    """Replace the pre-activations ``a`` by activations, and write the derivatives to ``slope``.
+
+    ``slopes`` are those of prelu, one for each pre-activation.
+    """
     real = a.dtype.type
-    zero, one, two, alpha = real(0), real(1), real(2), real(parameter)
-    for i in range(a.size if code == IDENTITY else 0):
-        z = a[i]
-        slope[i] = 1 if z == z else z
-    for i in range(a.size if code == RELU else 0):
-        z = a[i]
-        a[i] = 0 if z <= 0 else z
-        slope[i] = 1 if z > 0 else (0 if z <= 0 else z)
-    for i in range(a.size if code == LEAKY_RELU else 0):
-        z = a[i]
-        a[i] = z if z > 0 else parameter * z
-        slope[i] = 1 if z > 0 else (parameter if z <= 0 else z)
-    for i in range(a.size if code == RELU6 else 0):
-        z = a[i]
-        a[i] = 0 if z <= 0 else (6 if z >= 6 else z)
-        slope[i] = 0 if z <= 0 or z >= 6 else (1 if z == z else z)
-    for i in range(a.size if code == HARD_TANH else 0):
-        z = a[i]
-        a[i] = -1 if z <= -1 else (1 if z >= 1 else z)
-        slope[i] = 0 if z <= -1 or z >= 1 else (1 if z == z else z)
-    for i in range(a.size if code == ELU else 0):
-        z = a[i]
-        p, low, high = _exp_parts(smaller(z, zero))
-        power = low * high
-        negative = alpha * (p * power + (power - one))
-        a[i] = z if z > 0 else (negative if z <= 0 else z)
-        slope[i] = one if z > 0 else (alpha * (p * power + power) if z <= 0 else z)
-    for i in range(a.size if code == TANH else 0):
-        z = a[i]
-        e = expm1(two * smaller(abs(z), real(22)))
-        a[i] = math.copysign(e / (e + two), z) if z == z else z
-        slope[i] = one - a[i] * a[i]
-    for i in range(a.size if code == SIGMOID else 0):
-        z = a[i]
-        e = exp(-abs(z))
-        a[i] = (e if z < 0 else one) / (one + e)
-        slope[i] = e / ((one + e) * (one + e))
-    for i in range(a.size if code == SOFTPLUS else 0):
-        z = a[i]
-        e = exp(-abs(z))
-        a[i] = larger(z, zero) + log1p(e)
-        slope[i] = (e if z < 0 else one) / (one + e)
-    for i in range(a.size if code == SILU else 0):
-        z = a[i]
-        e = exp(-abs(z))
-        s, rest = (e if z < 0 else one) / (one + e), (one if z < 0 else e) / (one + e)
-        a[i] = z * s
-        slope[i] = s * (one + z * rest)
-    for i in range(a.size if code == GELU else 0):
-        z = np.float64(a[i])
-        tail, density = normal_tail(z)
-        cdf = tail if z < 0 else 1.0 - tail
-        a[i] = z * cdf
-        slope[i] = cdf + z * density
-    rate, cubic, slower = real(_GELU_TANH), real(0.044715), real(3 * 0.044715)
-    for i in range(a.size if code == GELU_TANH else 0):
-        z = a[i]
-        # (1 + tanh(u)) / 2 is the sigmoid of 2 u.
-        u = rate * (z + cubic * z * z * z)
-        e = exp(-two * abs(u))
-        s = (e if u < 0 else one) / (one + e)
-        a[i] = z * s
-        slope[i] = s + z * (two * e / ((one + e) * (one + e))) * (rate * (one + slower * z * z))
+    f = _format_of(real(0))
+    zero, one, two, three, six, no_rest = real(0), f.one, f.two, real(3), real(6), real(_NO_REST)
+    alpha = real(parameter)
+    if code == IDENTITY:
+        for i in range(a.size):
+            z = a[i]
+            slope[i] = 1 if z == z else z
+    elif code == RELU:
+        for i in range(a.size):
+            z = a[i]
+            a[i] = 0 if z <= 0 else z
+            slope[i] = 1 if z > 0 else (0 if z <= 0 else z)
+    elif code == LEAKY_RELU:
+        for i in range(a.size):
+            z = a[i]
+            a[i] = z if z > 0 else parameter * z
+            slope[i] = 1 if z > 0 else (parameter if z <= 0 else z)
+    elif code == PRELU:
+        for i in range(a.size):
+            z = a[i]
+            a[i] = z if z > 0 else slopes[i] * z
+            slope[i] = one if z > 0 else (slopes[i] if z <= 0 else z)
+    elif code == RELU6:
+        for i in range(a.size):
+            z = a[i]
+            a[i] = 0 if z <= 0 else (6 if z >= 6 else z)
+            slope[i] = 0 if z <= 0 or z >= 6 else (1 if z == z else z)
+    elif code == HARD_TANH:
+        for i in range(a.size):
+            z = a[i]
+            a[i] = -1 if z <= -1 else (1 if z >= 1 else z)
+            slope[i] = 0 if z <= -1 or z >= 1 else (1 if z == z else z)
+    elif code == HARD_SIGMOID:
+        for i in range(a.size):
+            z = a[i]
+            a[i] = zero if z <= -3 else (one if z >= 3 else (z + three) / six)
+            slope[i] = zero if z <= -3 or z >= 3 else (one / six if z == z else z)
+    elif code == HARD_SWISH:
+        for i in range(a.size):
+            z = a[i]
+            a[i] = zero if z <= -3 else (z if z >= 3 else z * ((z + three) / six))
+            slope[i] = zero if z <= -3 else (one if z >= 3 else (two * z + three) / six)
+    # A small factor comes last, in two parts: it may be no normal number where the product still is one.
+    elif code in (ELU, SELU):
+        gain = real(SELU_SCALE) if code == SELU else one
+        alpha = real(SELU_SCALE * SELU_ALPHA) if code == SELU else alpha
+        for i in range(a.size):
+            z = a[i]
+            p, low, high = _exp_parts(larger(smaller(z, zero), f.lowest), no_rest)
+            power, low = low * high, alpha * low
+            negative = alpha * (p * power + (power - one))
+            a[i] = gain * z if z > 0 else (negative if z <= 0 else z)
+            slope[i] = gain if z > 0 else ((p * low + low) * high if z <= 0 else z)
+    elif code == CELU:
+        inverse = one / alpha
+        for i in range(a.size):
+            z = a[i]
+            x, rest = _quotient(larger(smaller(z, zero), alpha * f.lowest), alpha, inverse)
+            p, low, high = _exp_parts(x, rest)
+            power = low * high
+            a[i] = z if z > 0 else (alpha * (p * power + (power - one)) if z <= 0 else z)
+            slope[i] = one if z > 0 else ((p * low + low) * high if z <= 0 else z)
+    elif code == TANH:
+        for i in range(a.size):
+            z = a[i]
+            p, low, high = _exp_parts(larger(-two * abs(z), f.lowest), no_rest)
+            power, low = low * high, p * low + low
+            t = ((one - power) - p * power) / (one + low * high)
+            a[i] = math.copysign(t, z)
+            slope[i] = ((one + t) * low) * ((one + t) * high)
+    elif code == SIGMOID:
+        for i in range(a.size):
+            z = a[i]
+            e = _decay(z)
+            r = one / (one + e)
+            a[i] = (e if z < 0 else one) * r
+            slope[i] = e * r * r
+    elif code == SOFTPLUS:
+        for i in range(a.size):
+            z = a[i]
+            e = _decay(z)
+            a[i] = larger(z, zero) + log1p(e)
+            slope[i] = (e if z < 0 else one) / (one + e)
+    elif code == SILU:
+        for i in range(a.size):
+            z = a[i]
+            x, low, high = _decay_parts(z)
+            e = low * high
+            r = one / (one + e)
+            share, high = (r * low, high) if z < 0 else (r, one)
+            a[i] = larger(z, x) * share * high
+            slope[i] = share * (one + x * ((one if z < 0 else -e) * r)) * high
+    elif code == GELU:
+        for i in range(a.size):
+            w = np.float64(a[i])
+            y = smaller(abs(w), 40.0)
+            tail, density, high = normal_tail(y)
+            product, bend = y * tail * high, (tail - y * density) * high
+            a[i] = -product if w < 0 else w - product
+            slope[i] = bend if w < 0 else 1.0 - bend
+    elif code == GELU_TANH:
+        end, linear, cubed = f.gelu_tanh.end, real(_LINEAR), real(3 * _CUBIC)
+        for i in range(a.size):
+            z = a[i]
+            y = smaller(abs(z), end)
+            argument, rest = _gelu_tanh_argument(y)
+            p, low, high = _exp_parts(-argument, -rest)
+            low = p * low + low
+            e = low * high
+            r = one / (one + e)
+            share, high = (r * low, high) if z < 0 else (r, one)
+            bend = y * (linear + cubed * (y * y)) * ((-one if z < 0 else e) * r)
+            a[i] = larger(z, -end) * share * high
+            slope[i] = share * (one + bend) * high
+    elif code == MISH:
+        for i in range(a.size):
+            z = a[i]
+            x, low, high = _decay_parts(z)
+            e = low * high
+            # tanh(softplus(z)) is top / bottom, times e where z < 0.
+            top = e + two if z < 0 else one + two * e
+            bottom = two + e * top if z < 0 else top + two * (e * e)
+            r = one / bottom
+            share, high = (r * low, high) if z < 0 else (r, one)
+            bend = x * ((two + two) * (one if z < 0 else -e * e)) * (one + e) * r
+            a[i] = larger(z, x) * (top * share) * high
+            slope[i] = share * (top + bend) * high
+    elif code == SOFTSIGN:
+        for i in range(a.size):
+            z = a[i]
+            y = smaller(abs(z), f.softsign_end)
+            r = one / (one + y)
+            a[i] = math.copysign(y * r, z)
+            slope[i] = r * r
+    elif code == EXP:
+        for i in range(a.size):
+            a[i] = exp(a[i])
+            slope[i] = a[i]
+    elif code == SQUARE:
+        for i in range(a.size):
+            z = a[i]
+            a[i] = z * z
+            slope[i] = two * z
+    elif code == ABS:
+        for i in range(a.size):
+            z = a[i]
+            a[i] = abs(z)
+            slope[i] = one if z > 0 else (-one if z < 0 else abs(z))
+    elif code in (SIN, COS):
+        quarters = 1 if code == COS else 0
+        far = 0
+        for i in range(a.size):
+            z = a[i]
+            near = abs(z) <= _MOST_REDUCED
+            value, derivative = _sine(z if near else zero, quarters)
+            a[i] = value if near else z
+            slope[i] = derivative
+            far += 0 if near else 1
+        # A value is at most 1, so what is not near is a pre-activation still.
+        for i in range(a.size if far else 0):
+            if not abs(a[i]) <= _MOST_REDUCED:
+                sine, cosine = math.sin(np.float64(a[i])), math.cos(np.float64(a[i]))
+                a[i] = cosine if quarters else sine
+                slope[i] = -sine if quarters else cosine
 
 
 @_compiled

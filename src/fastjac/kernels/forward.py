@@ -9,11 +9,10 @@ import math
 
 from fastjac.kernels.context import GIVEN
 from fastjac.kernels.elementwise import (
-    HARD_TANH,
+    EXP,
     LOG_SOFTMAX,
-    RELU,
-    RELU6,
     SOFTMAX,
+    SQUARE,
     activate,
     exp,
     exponentials,
@@ -212,14 +211,20 @@ def activate_layer(dtype, layer, bias):
     """Make a layer's outputs and slopes from the products in ``a``; return whether their sums are finite."""
     finite = add(dtype, vector_bytes(dtype, layer.fan_out) // itemsize(dtype), layer.a, bias)
     a, slope = vector(dtype, layer.a, layer.fan_out), vector(dtype, layer.slope, layer.fan_out)
-    activate(layer.activation, layer.parameter, a, slope)
-    return finite
+    activate(layer.activation, layer.parameter, vector(dtype, layer.prelu, a.size), a, slope)
+    return finite and bounded(layer, slope)
+
+
+@inner
+def bounded(layer, slope):
+    """Return whether the slopes at finite pre-activations are finite: 0 times an infinite one is NaN."""
+    return (layer.activation != EXP and layer.activation != SQUARE) or all_finite(slope)
 
 
 @inner
 def compact(dtype, layer):
     """List the units whose slope is not 0, where the activation has a flat part."""
-    if layer.activation != RELU and layer.activation != RELU6 and layer.activation != HARD_TANH:
+    if not layer.flat:
         return
     size = vector_bytes(dtype, layer.fan_out) // itemsize(dtype)
     layer.count = nonzero(dtype, size, layer.slope, layer.active)
@@ -277,7 +282,10 @@ def activate_block(dtype, context, layer):
     a = vector(dtype, layer.block_a, layer.fan_out * panel_width(dtype))
     if not all_finite(a):
         return False
-    activate(layer.activation, layer.parameter, a, vector(dtype, context.block_slope, a.size))
+    slope = vector(dtype, context.block_slope, a.size)
+    activate(layer.activation, layer.parameter, vector(dtype, layer.block_prelu, a.size), a, slope)
+    if not bounded(layer, slope):
+        return False
     if layer.activation >= SOFTMAX:
         _head_block(dtype, context, layer)
     return True

@@ -14,7 +14,7 @@ import math
 from fastjac.kernels.backward import head_columns, head_rows, multiply
 from fastjac.kernels.context import NODE
 from fastjac.kernels.elementwise import activate
-from fastjac.kernels.forward import activate_layer, compact, head, leave_out_none, times_w
+from fastjac.kernels.forward import activate_layer, bounded, compact, head, leave_out_none, times_w
 from fastjac.kernels.llvm.intrinsics import dots, integers, scale, smaller, vector
 from fastjac.kernels.llvm.vectors import itemsize, panel_width
 from fastjac.kernels.panels import all_finite, copy, exchange, fill, inner, rows_times
@@ -64,8 +64,9 @@ def _evaluate(dtype, context, layers, node):
         copy(dtype, node.first, size, layer.a)
         a = vector(dtype, layer.a, size)
         finite = all_finite(a)
-        activate(layer.activation, layer.parameter, a, vector(dtype, layer.slope, size))
-        return finite
+        slope = vector(dtype, layer.slope, size)
+        activate(layer.activation, layer.parameter, vector(dtype, layer.prelu, size), a, slope)
+        return finite and bounded(layer, slope)
     if operation == HEAD:
         context.gain, context.shares = layer.slope, layer.shares
         finite = all_finite(vector(dtype, layer.a, size))

@@ -165,9 +165,9 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
 
 def _described(net: Network) -> tuple[Arrays, dict[str, Any]]:
     """Return the arrays of a network, and a description of it without names."""
-    layers = getattr(net, "layers", None)
-    if layers is None or any(layer.activation.name not in _FIRST_ACTIVATIONS for layer in layers):
-        arrays, values = describe(net.graph)
+    layers = getattr(net, "layers", ())
+    if not layers or any(layer.activation.name not in _FIRST_ACTIVATIONS for layer in layers):
+        arrays, values = describe(net.graph, net.dtype)
         return arrays, {"version": 2, "dtype": net.dtype.name, "values": values}
     arrays = {}
     for number, layer in enumerate(layers, 1):

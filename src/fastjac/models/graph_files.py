@@ -42,7 +42,7 @@ _KEYS: dict[str, set[str]] = {
 }
 
 
-def describe(value: Value) -> tuple[Arrays, list[dict[str, Any]]]:
+def describe(value: Value, dtype: np.dtype[Any]) -> tuple[Arrays, list[dict[str, Any]]]:
     """Return the arrays of a graph, each once, and an entry for each of its values."""
     values = ordered(value)
     number = {id(each): i for i, each in enumerate(values)}
@@ -67,9 +67,9 @@ def describe(value: Value) -> tuple[Arrays, list[dict[str, Any]]]:
         elif isinstance(operation, Apply):
             activation, parameter = operation.activation, operation.activation.parameter
             row["activation"] = str(activation)
-            if np.ndim(parameter):
-                row["activation"] = activation.name
-                row["parameter"] = name(np.asarray(parameter), "p", i)
+            if isinstance(parameter, tuple):
+                row["activation"], row["parameter"] = activation.name, f"parameter{i}"
+                arrays[f"parameter{i}"] = np.array(parameter, dtype)
         elif isinstance(operation, Select):
             row["places"] = operation.places.tolist()
         elif isinstance(operation, Normalise):
@@ -163,7 +163,9 @@ def _activation(text: Any, parameter: NDArray[Any] | None) -> Activation:
         raise ValueError(f"its activation is {text!r}, expected a string")
     if parameter is None:
         return as_activation(text)
-    return as_activation(Activation(text, parameter))  # type: ignore[arg-type]
+    if parameter.ndim != 1:
+        raise ValueError(f"its parameter has shape {parameter.shape}, expected (n,)")
+    return as_activation(Activation(text, tuple(parameter.tolist())))
 
 
 def _integers(numbers: Any, what: str, below: int | None) -> list[int]:
