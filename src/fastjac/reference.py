@@ -289,12 +289,12 @@ def pull_back(operation: Operation, jac: Array, inputs: Sequence[Array]) -> list
     """
     a = inputs[0]
     if isinstance(operation, Affine):
-        return [_times(jac, operation.w.T)]
+        return [_product(jac, operation.w.T)]
     if isinstance(operation, Apply) and operation.activation.name == "softmax":
         s = softmax(a)
-        return [_times(jac, np.diag(s) - np.outer(s, s))]
+        return [_product(jac, np.diag(s) - np.outer(s, s))]
     if isinstance(operation, Apply) and operation.activation.name == "log_softmax":
-        return [_times(jac, np.eye(a.size, dtype=a.dtype) - softmax(a))]
+        return [_product(jac, np.eye(a.size, dtype=a.dtype) - softmax(a))]
     if isinstance(operation, Apply):
         return [np.asarray(jac * slope(a, operation.activation))]
     if isinstance(operation, Scale):
@@ -310,7 +310,7 @@ def pull_back(operation: Operation, jac: Array, inputs: Sequence[Array]) -> list
     if isinstance(operation, Normalise):
         y, root = _normalise(a, operation)
         mean = np.full_like(a, 1 / a.size) if operation.centred else np.zeros_like(a)
-        return [_times(jac, (np.eye(a.size, dtype=a.dtype) - mean - np.outer(y, y) / a.size) / root)]
+        return [_product(jac, (np.eye(a.size, dtype=a.dtype) - mean - np.outer(y, y) / a.size) / root)]
     return [jac, jac]
 
 
@@ -318,7 +318,7 @@ def _full(jac: Array) -> Array:
     return np.diag(jac) if jac.ndim == 1 else jac
 
 
-def _times(jac: Array, matrix: Array) -> Array:
+def _product(jac: Array, matrix: Array) -> Array:
     return np.asarray(jac[:, None] * matrix if jac.ndim == 1 else jac @ matrix)
 
 
