@@ -22,9 +22,10 @@ class Ready(NamedTuple):
     name : str
         Of the dtype.
     compiled : bool
-        Whether the routine had to be compiled; else its code was in ``path``.
+        Whether a routine had to be compiled; else its code was in ``path`` and beside it.
     path : Path or None
-        The file that holds its code from now on; None where no folder can be written.
+        The file that holds the code of layers in a row from now on, that of graphs beside it; None where no
+        folder can be written.
     seconds : float
         What it took.
     """
@@ -39,7 +40,7 @@ def warmup(dtype: DTypeLike | None = None) -> list[Ready]:
     """Compile whatever no earlier run has compiled, and load all.
 
     Afterwards no call in this process compiles or loads code; and none compiles in any process that finds
-    the files, which then need only be readable. It takes some ten seconds for each dtype if nothing has been
+    the files, which then need only be readable. It takes some twenty seconds for each dtype if nothing has been
     compiled, less than half a second after that.
 
     Parameters
@@ -59,12 +60,15 @@ def steps(dtype: DTypeLike | None = None) -> Iterator[Ready]:
     """Yield what `warmup` returns as soon as it is done."""
     for kind in FLOATS if dtype is None else [network_dtype([], dtype)]:
         start = time.perf_counter()
-        routine = routines.routine(kind)
-        file = cache.file_of(routine)
-        if file.compiled:
-            cache.instructions(routine)  # Exported networks consist of these.
+        files = []
+        for is_graph in (False, True):
+            routine = routines.routine(kind, is_graph)
+            files.append(cache.file_of(routine))
+            if files[-1].compiled:
+                cache.instructions(routine)  # Exported networks consist of these.
         functions.load_all(kind)
         records.functions(kind)
         handles.ready(kind)
         changes.routine(kind)
-        yield Ready(str(kind), file.compiled, file.path, time.perf_counter() - start)
+        compiled = any(file.compiled for file in files)
+        yield Ready(str(kind), compiled, files[0].path, time.perf_counter() - start)

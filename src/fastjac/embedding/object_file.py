@@ -114,7 +114,7 @@ def compile_object(packed: Weights, name: str) -> Object:
     image = _Image(packed)
     module = cpu_target.target_context.create_module(name)
     _emit_init(module, f"{name}_init", image)
-    routine, instructions = cache.instructions(routines.routine(packed.dtype))
+    routine, instructions = cache.instructions(routines.routine(packed.dtype, packed.is_graph))
     _emit_value_and_jacobian(module, f"{name}_value_and_jacobian", routine, image.context)
     _emit_unreached(module, "NRT_MemInfo_call_dtor")
 

@@ -116,5 +116,5 @@ def make(packed: Weights, context: Context) -> NDArray[np.int64]:
     record[INPUTS], record[OUTPUTS] = context.sizes
     record[STATE] = _FREE
     record[CONTEXT] = context.address
-    record[ROUTINE] = routines.address_of(packed.dtype)
+    record[ROUTINE] = routines.address_of(packed.dtype, packed.is_graph)
     return record

@@ -203,7 +203,11 @@ class Context:
         N and M.
     arena : Arena
         All memory but the weights.
+    is_graph : bool
+        Whether its calls follow the tapes of a graph.
     """
+
+    is_graph = False
 
     def __init__(self, packed: Packed) -> None:
         self._packed = packed

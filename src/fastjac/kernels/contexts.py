@@ -27,6 +27,8 @@ class Contexts:
     ----------
     sizes : (int, int)
         N and M.
+    is_graph : bool
+        Whether the network is one, which has a routine of its own.
     hidden : int
         Units of the first layer.
     address : int
@@ -36,6 +38,7 @@ class Contexts:
     def __init__(self, packed: Weights) -> None:
         self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
         self.hidden = packed.plan.sizes[1]
+        self.is_graph = packed.is_graph
         self.made: list[Context] = []
         self._packed = packed
         self._first = np.zeros(1, np.int64)

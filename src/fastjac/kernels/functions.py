@@ -91,7 +91,7 @@ def bound(
     nones = (None,) * len(_SIGNATURES[name].outputs)
     known = (id(tuple), id(np.ndarray), id(dtype))
     sizes = (*contexts.sizes, contexts.hidden, releases, most)
-    fields = (contexts.address, routines.address_of(dtype), *known, *sizes)
+    fields = (contexts.address, routines.address_of(dtype, contexts.is_graph), *known, *sizes)
     table = _Table([*fields, id(None), id(nones), new_array_address()], contexts, nones)
     function: Callable[..., Any] = new_function(_definition("call", name, dtype), np.asarray(table))
     return function
@@ -111,7 +111,8 @@ def step(
     It returns ``result`` and keeps all that it is given. A call that overlaps another raises RuntimeError.
     """
     pointers = [int(array.ctypes.data) for array in arrays]
-    fields = [context.address, routines.address_of(dtype), releases, id(result), samples, id(RuntimeError)]
+    routine = routines.address_of(dtype, context.is_graph)
+    fields = [context.address, routine, releases, id(result), samples, id(RuntimeError)]
     table = _Table(fields + pointers, context, tuple(arrays), result)
     function: Callable[[], Any] = new_function(_definition("step", name, dtype), np.asarray(table))
     return function

@@ -92,6 +92,8 @@ class Packed:
     maps in a row are merged: then ``plan`` is that of the shorter chain.
     """
 
+    is_graph = False
+
     def __init__(self, layers: Sequence[Layer], plan: Plan, target: Target, raw: bool = False) -> None:
         self.chain = merge(layers)
         if len(self.chain) < len(layers):

@@ -81,6 +81,32 @@ def _take_weights(dtype, layers, given, y, y_size, out, out_size):
 
 
 @inner
+def _sizes(dtype, context, mode):
+    """Return the bytes of one sample's inputs, outputs, what else is given, and what else is written."""
+    inputs, outputs = context.n_inputs * itemsize(dtype), context.n_outputs * itemsize(dtype)
+    given, out = 0, context.n_outputs * inputs
+    if mode == VALUE:
+        out = 0
+    elif mode == VJP:
+        given, out = outputs, inputs
+    elif mode == JVP:
+        given, out = inputs, outputs
+    return inputs, outputs, given, out
+
+
+@inner
+def _all_apart(sizes, samples, x, given, y, out):
+    """Return whether nothing that is written overlaps anything else."""
+    of_x, of_y, of_given, of_out = sizes
+    y_size, out_size = samples * of_y, samples * of_out
+    return (
+        _disjoint(y, y_size, out, out_size)
+        and _apart(x, samples * of_x, y, y_size, out, out_size)
+        and _apart(given, samples * of_given, y, y_size, out, out_size)
+    )
+
+
+@inner
 def _run(dtype, at, mode, samples, x, given, y, out):
     """Do what the mode says with B samples; return `OK` or, with nothing written, `MISMATCH`.
 
@@ -91,39 +117,16 @@ def _run(dtype, at, mode, samples, x, given, y, out):
     contexts, layers = _open(at)
     context = contexts[0]
     steps = vector(STEP, context.steps, context.n_steps)
-    inputs, outputs = context.n_inputs * itemsize(dtype), context.n_outputs * itemsize(dtype)
-    of_given, of_out = 0, context.n_outputs * inputs  # bytes for each sample
-    if mode == VALUE:
-        of_out = 0
-    elif mode == VJP:
-        of_given, of_out = outputs, inputs
-    elif mode == JVP:
-        of_given, of_out = inputs, outputs
-    y_size, out_size = samples * outputs, samples * of_out
-    if not (
-        _disjoint(y, y_size, out, out_size)
-        and _apart(x, samples * inputs, y, y_size, out, out_size)
-        and _apart(given, samples * of_given, y, y_size, out, out_size)
+    sizes = _sizes(dtype, context, mode)
+    if not _all_apart(sizes, samples, x, given, y, out):
+        return MISMATCH
+    _, of_y, of_given, of_out = sizes
+    if mode == VALUE_AND_JACOBIAN_OF and not _take_weights(
+        dtype, layers, given, y, samples * of_y, out, samples * of_out
     ):
         return MISMATCH
-    if mode == VALUE_AND_JACOBIAN_OF and not _take_weights(dtype, layers, given, y, y_size, out, out_size):
-        return MISMATCH
     taken, jacobians = np.bool_(False), mode >= VALUE_AND_JACOBIAN  # A literal would be compiled for.
-    for i in range(samples if context.output else 0):
-        given_i, out_i = given + i * of_given, out + i * of_out
-        evaluate(dtype, context, layers, x + i * inputs, y + i * outputs)
-        if mode == VJP:
-            copy(dtype, given_i, context.n_outputs, context.cotangent)
-            walk(dtype, context, layers, steps, vector(NODE, context.vjp_tape, context.n_vjp_tape), out_i)
-        elif mode == JVP:
-            copy(dtype, given_i, context.n_inputs, context.tangent)
-            walk(dtype, context, layers, steps, vector(NODE, context.jvp_tape, context.n_jvp_tape), out_i)
-        elif jacobians:
-            tape = vector(NODE, context.plain_tape, context.n_plain_tape)
-            if context.finite:
-                tape = vector(NODE, context.jacobian_tape, context.n_jacobian_tape)
-            walk(dtype, context, layers, steps, tape, out_i)
-    for i in range(0 if context.output else samples):
+    for i in range(samples):
         best, taken = sample(dtype, context, layers, x, i, samples, taken, y, jacobians)
         if mode == VJP:
             cotangent(dtype, context, layers, given + i * of_given, out + i * of_out)
@@ -134,18 +137,47 @@ def _run(dtype, at, mode, samples, x, given, y, out):
     return OK
 
 
+@inner
+def _run_graph(dtype, at, mode, samples, x, given, y, out):
+    """Do what `_run` does, with the tapes of a graph."""
+    contexts, layers = _open(at)
+    context = contexts[0]
+    steps = vector(STEP, context.steps, context.n_steps)
+    sizes = _sizes(dtype, context, mode)
+    if not _all_apart(sizes, samples, x, given, y, out):
+        return MISMATCH
+    of_x, of_y, of_given, of_out = sizes
+    for i in range(samples):
+        evaluate(dtype, context, layers, x + i * of_x, y + i * of_y)
+        tape, count = context.plain_tape, context.n_plain_tape
+        if mode == VALUE:
+            continue
+        if mode == VJP:
+            copy(dtype, given + i * of_given, context.n_outputs, context.cotangent)
+            tape, count = context.vjp_tape, context.n_vjp_tape
+        elif mode == JVP:
+            copy(dtype, given + i * of_given, context.n_inputs, context.tangent)
+            tape, count = context.jvp_tape, context.n_jvp_tape
+        elif context.finite:
+            tape, count = context.jacobian_tape, context.n_jacobian_tape
+        walk(dtype, context, layers, steps, vector(NODE, tape, count), out + i * of_out)
+    return OK
+
+
 @functools.cache
-def routine(dtype: np.dtype[Any]) -> Any:
+def routine(dtype: np.dtype[Any], is_graph: bool = False) -> Any:
     """Return the compiled routine ``f(context, mode, samples, x, given, y, out) -> status``.
 
     All arguments are integers: addresses, and a number of samples; see `_run`. Those that a mode has no use
-    for are 0.
+    for are 0. Graphs have a routine of their own, so that other networks need not wait until it is compiled.
     """
+    inside = _run_graph if is_graph else _run
 
     def run(at, mode, samples, x, given, y, out):
-        return _run(dtype, at, mode, samples, x, given, y, out)
+        return inside(dtype, at, mode, samples, x, given, y, out)
 
-    return compiled(run, f"routine_{dtype}", types.intp(*_ARGUMENTS), is_slow=True)
+    name = f"{'graph_' * is_graph}routine_{dtype}"
+    return compiled(run, name, types.intp(*_ARGUMENTS), is_slow=True)
 
 
 def routine_type() -> ir.FunctionType:
@@ -175,7 +207,7 @@ def emit_call(
 
 
 @functools.cache
-def address_of(dtype: np.dtype[Any]) -> int:
-    """Return the address of the routine's machine code, which stays for as long as the process."""
-    (compiled,) = routine(dtype).overloads.values()
+def address_of(dtype: np.dtype[Any], is_graph: bool = False) -> int:
+    """Return the address of a routine's machine code, which stays for as long as the process."""
+    (compiled,) = routine(dtype, is_graph).overloads.values()
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

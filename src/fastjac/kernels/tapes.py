@@ -23,6 +23,7 @@ Array = NDArray[Any]
 class GraphContext(Context):
     """What a call of a graph hands to the kernels."""
 
+    is_graph = True
     _packed: PackedGraph  # type: ignore[assignment]
 
     def __init__(self, packed: PackedGraph) -> None:

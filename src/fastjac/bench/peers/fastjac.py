@@ -79,7 +79,7 @@ def kernel_alone(problem: Problem) -> Call:
     net, (y, jac) = _network(problem), problem.outputs()
     repeats = max(1, _MULTIPLY_ADDS // max(net.plan.multiply_adds, 1000))
     context = new_context(net.packed)
-    loop = machine.repeated(routines.routine(net.dtype))
+    loop = machine.repeated(routines.routine(net.dtype, net.packed.is_graph))
 
     def call() -> tuple[Any, Any]:
         loop(repeats, context.address, x, y, jac)
