@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac import Network
-from fastjac.models.files import ModelError, load, save
+from fastjac.layers import Activation
+from fastjac.models.files import _CONTAINERS, ModelError, load, save
 from support.networks_in_files import NET, entry, layers, safetensors, same
 
 SUFFIXES = (".npz", ".safetensors")
@@ -33,6 +34,42 @@ def test_round_trip_is_exact(dtype, suffix, tmp_path):
         save(net, path)
         assert same(load(path), net)
         assert same(load(str(path)), net)
+
+
+NEWER = ["selu", "celu(0.5)", "hard_sigmoid", "hard_swish", "mish", "softsign", "exp", "square", "abs", "sin"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_newer_activations_are_version_2(dtype, suffix, tmp_path):
+    path = tmp_path / f"m{suffix}"
+    slopes = Activation("prelu", (0.1, 1 / 3, -2.0))
+    last = Activation("prelu", np.array([[7.0]])[0])
+    activations = [*NEWER, "cos", slopes, "prelu(0.2)"]
+    net = Network(layers(*[(3, 3)] * 14, dtype=dtype), activations, last)
+    save(net, path)
+    assert same(load(path), net)
+    assert same(pickle.loads(pickle.dumps(net)), net) and same(net.replace(dtype=dtype), net)
+    arrays, text = _CONTAINERS[suffix][0](path.read_bytes())
+    described = json.loads(text)
+    assert described["version"] == 2
+    assert described["activations"] == [*NEWER, "cos", "prelu", "prelu(0.2)", "prelu(7.0)"]
+    np.testing.assert_array_equal(arrays["p12"], slopes.parameter)
+    assert len(arrays) == 29
+    for p, message in (
+        (arrays["p12"].astype(np.float32), "slopes of prelu are not lists of float64"),
+        (arrays["p12"][:, None], "slopes of prelu are not lists of float64"),
+        (arrays["p12"][:2], "layer 12 has prelu.2 slopes., expected one for each of its 3 units"),
+        (arrays["p12"] * np.nan, "prelu takes one finite number"),
+        (arrays["p12"][:0], "prelu takes one finite number"),
+    ):
+        path.write_bytes(_CONTAINERS[suffix][1](arrays | {"p12": p}, text))
+        with pytest.raises(ModelError, match=message):
+            load(path)
+    text = json.dumps(described | {"version": 1})
+    path.write_bytes(_CONTAINERS[suffix][1](arrays, text))
+    with pytest.raises(ModelError, match="its schema has version 1, which has identity, relu, "):
+        load(path)
 
 
 @pytest.mark.filterwarnings("ignore:.*contains NaN:RuntimeWarning")

@@ -20,7 +20,20 @@ from fastjac.models.onnx import read_onnx
 from fastjac.models.params import Activations, check_activations, from_state_dict
 from fastjac.network import Network
 
-SCHEMA_VERSION = 1
+# Networks of these activations are written in version 1, which has no others.
+_FIRST = (
+    "identity",
+    "relu",
+    "leaky_relu",
+    "relu6",
+    "hard_tanh",
+    "elu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "silu",
+)
+_FIRST_VERSION = (*_FIRST, "gelu", "gelu_tanh", "softmax", "log_softmax")
 _KEYS = {"version", "activations", "input_names", "output_names"}
 
 _PICKLED = (
@@ -142,9 +155,14 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     arrays: Arrays = {}
     for number, layer in enumerate(net.layers, 1):
         arrays[f"w{number}"], arrays[f"b{number}"] = layer.w, layer.b
+        if isinstance(layer.activation.parameter, tuple):
+            arrays[f"p{number}"] = np.array(layer.activation.parameter)
+    activations = [layer.activation for layer in net.layers]
     description = {
-        "version": SCHEMA_VERSION,
-        "activations": [str(layer.activation) for layer in net.layers],
+        "version": 1 if all(each.name in _FIRST_VERSION for each in activations) else 2,
+        "activations": [
+            each.name if isinstance(each.parameter, tuple) else str(each) for each in activations
+        ],
         "input_names": net.input_names,
         "output_names": net.output_names,
     }
@@ -188,10 +206,9 @@ def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
     description = json.loads(text)
     if not isinstance(description, dict) or description.keys() != _KEYS:
         raise ValueError(f"its description is not a JSON object with {', '.join(sorted(_KEYS))}")
-    if description["version"] != SCHEMA_VERSION:
-        raise ValueError(
-            f"its schema has version {description['version']!r}, but this fastjac reads {SCHEMA_VERSION}"
-        )
+    version = description["version"]
+    if type(version) is not int or version not in (1, 2):
+        raise ValueError(f"its schema has version {version!r}, but this fastjac reads 1 and 2")
     activations = description["activations"]
     names = {kind: description[kind] for kind in ("input_names", "output_names")}
     for key, value in {"activations": activations, **names}.items():
@@ -199,12 +216,23 @@ def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
         if not is_strings and (value is not None or key == "activations"):
             raise ValueError(f"its {key} are not a list of strings")
     numbers = range(1, len(activations) + 1)
-    if arrays.keys() != {f"{letter}{number}" for number in numbers for letter in "wb"}:
+    # A prelu without a number in its text has an array of its own.
+    slopes = {f"p{number}" for number, text in enumerate(activations, 1) if text == "prelu"}
+    if arrays.keys() != {f"{letter}{number}" for number in numbers for letter in "wb"} | slopes:
         raise ValueError(f"it has {len(activations)} activations, but the arrays {', '.join(sorted(arrays))}")
-    if len({array.dtype for array in arrays.values()}) > 1:
+    if len({array.dtype for name, array in arrays.items() if name not in slopes}) > 1:
         raise ValueError("its arrays differ in dtype")
+    if any(arrays[name].dtype != np.float64 or arrays[name].ndim != 1 for name in slopes):
+        raise ValueError("its slopes of prelu are not lists of float64")
+    given = [
+        Activation("prelu", tuple(arrays[f"p{number}"].tolist())) if text == "prelu" else text
+        for number, text in enumerate(activations, 1)
+    ]
     layers = [(arrays[f"w{number}"], arrays[f"b{number}"]) for number in numbers]
-    return network(layers, activations[:-1], activations[-1], **names, budget=budget)
+    net = network(layers, given[:-1], given[-1], **names, budget=budget)
+    if version == 1 and any(layer.activation.name not in _FIRST_VERSION for layer in net.layers):
+        raise ValueError(f"its schema has version 1, which has {', '.join(_FIRST_VERSION)} alone")
+    return net
 
 
 _CONTAINERS = {".npz": (read_npz, write_npz), ".safetensors": (read_safetensors, write_safetensors)}
