@@ -256,19 +256,24 @@ def _walk(net: Network, x: Array) -> Iterator[tuple[Layer, Array, Array]]:
             spread = np.abs(spread * reference.slope(z, activation))
 
 
+# Their slope crosses 0, and is as wrong there as the pre-activation.
+_CROSSING = ("silu", "gelu", "gelu_tanh", "hard_swish", "mish", "square", "sin", "cos")
+
+
 def _rounding(net: Network, x: Array) -> Array:
     """Return a bound on the rounding of the network's Jacobian, (M, N): the same products, all positive."""
     walk = list(_walk(net, x))
     largest = max(np.max(spread) for _, _, spread in walk)
     bound = np.eye(net.n_outputs)
     for layer, z, _ in reversed(walk):
-        # Where 1 - s or 1 - t**2 cancels, the rounding of the 1 stays.
+        # Where 1 - s cancels, the rounding of the 1 stays.
         if layer.activation.name in HEADS_ONLY:
             s = reference.softmax(z)
             bound = bound + s
             bound *= s[:, None] if layer.activation.name == "softmax" else 1
-        elif layer.activation.name != "tanh":
-            bound = np.abs(bound * reference.slope(z, layer.activation))
+        else:
+            slope = np.abs(reference.slope(z, layer.activation))
+            bound = bound * (np.maximum(slope, 1) if layer.activation.name in _CROSSING else slope)
         bound = bound @ np.abs(layer.w).T
     return np.asarray(4 * float(np.finfo(net.dtype).eps) * (1 + largest) * bound)
 
