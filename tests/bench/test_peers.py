@@ -11,7 +11,7 @@ from fastjac.bench.problem import TOLERANCES, VALUE_ALONE, NotApplicableError, d
 from fastjac.layers import ACTIVATIONS, HEADS_ONLY
 
 ELEMENTWISE = [name for name in ACTIVATIONS if name not in HEADS_ONLY]
-WITH_PARAMETERS = ["leaky_relu(0.3)", "leaky_relu(1.5)", "leaky_relu(-0.5)", "elu(0.7)"]
+WITH_PARAMETERS = ["leaky_relu(0.3)", "leaky_relu(1.5)", "leaky_relu(-0.5)", "elu(0.7)", "celu(0.7)"]
 HEADS = ["softmax", "log_softmax", "identity", "sigmoid"]
 # Their compilation takes seconds, or they differ from others in little: a few networks are enough.
 SLOW = (
@@ -69,7 +69,9 @@ def test_peers_agree_at_any_depth(family, head, sizes):
 @pytest.mark.parametrize("family", measure.FAMILIES)
 @pytest.mark.parametrize("activation", [*ELEMENTWISE, *WITH_PARAMETERS])
 def test_peers_agree_on_every_activation(family, activation):
-    agree(family, random_problem((7, 12, 11, 3), activation, "tanh"), slow=False)
+    # Two exponentials in a chain saturate a head.
+    head = "identity" if activation == "exp" else "tanh"
+    agree(family, random_problem((7, 12, 11, 3), activation, head), slow=False)
 
 
 @pytest.mark.parametrize("activation", [*ELEMENTWISE, *WITH_PARAMETERS])

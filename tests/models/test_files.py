@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac import Network
-from fastjac.models.files import ModelError, load, save
+from fastjac.layers import Activation
+from fastjac.models.files import _CONTAINERS, ModelError, load, save
 from support.networks_in_files import NET, entry, layers, safetensors, same
 
 SUFFIXES = (".npz", ".safetensors")
@@ -33,6 +34,40 @@ def test_round_trip_is_exact(dtype, suffix, tmp_path):
         save(net, path)
         assert same(load(path), net)
         assert same(load(str(path)), net)
+
+
+NEWER = ["selu", "celu(0.5)", "hard_sigmoid", "hard_swish", "mish", "softsign", "exp", "square", "abs", "sin"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_newer_activations_are_version_2(dtype, suffix, tmp_path):
+    path = tmp_path / f"m{suffix}"
+    slopes = Activation("prelu", (0.1, 1 / 3, -2.0))
+    last = Activation("prelu", np.array([[7.0]])[0])
+    activations = [*NEWER, "cos", slopes, "prelu(0.2)"]
+    net = Network(layers(*[(3, 3)] * 14, dtype=dtype), activations, last)
+    save(net, path)
+    assert same(load(path), net)
+    assert same(pickle.loads(pickle.dumps(net)), net) and same(net.replace(dtype=dtype), net)
+    arrays, text = _CONTAINERS[suffix][0](path.read_bytes())
+    described = json.loads(text)
+    assert described["version"] == 2
+    applied = [each["activation"] for each in described["values"] if each["operation"] == "apply"]
+    assert applied == [*NEWER, "cos", "prelu", "prelu(0.2)", "prelu(7.0)"]
+    (name,) = (each["parameter"] for each in described["values"] if "parameter" in each)
+    np.testing.assert_array_equal(arrays[name], slopes.parameter)
+    assert len(arrays) == 29
+    for p, message in (
+        (arrays[name].astype(np.int32), "its array parameter24 has dtype int32, expected float64"),
+        (arrays[name][:, None], r"its parameter has shape \(3, 1\), expected \(n,\)"),
+        (arrays[name][:2], "value 24: .*prelu.2 slopes., expected one for each of the 3 entries"),
+        (arrays[name] * np.nan, "prelu takes one finite number"),
+        (arrays[name][:0], "prelu takes one finite number"),
+    ):
+        path.write_bytes(_CONTAINERS[suffix][1](arrays | {name: p}, text))
+        with pytest.raises(ModelError, match=message):
+            load(path)
 
 
 @pytest.mark.filterwarnings("ignore:.*contains NaN:RuntimeWarning")

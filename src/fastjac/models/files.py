@@ -25,10 +25,10 @@ from fastjac.network import Network
 # Chains of the activations that 0.1.0 had are version 1, all other networks version 2.
 _NAMES = {"input_names", "output_names"}
 _KEYS = {1: {"version", "activations", *_NAMES}, 2: {"version", "dtype", "values", *_NAMES}}
-_FIRST_ACTIVATIONS = {
+_FIRST_ACTIVATIONS = (
     *("identity", "relu", "leaky_relu", "relu6", "hard_tanh", "elu", "tanh", "sigmoid"),
     *("softplus", "silu", "gelu", "gelu_tanh", "softmax", "log_softmax"),
-}
+)
 
 _PICKLED = (
     "is a pickle, which can run any code when it is read, so fastjac does not read it; where you trust it, "
@@ -167,7 +167,7 @@ def _described(net: Network) -> tuple[Arrays, dict[str, Any]]:
     """Return the arrays of a network, and a description of it without names."""
     layers = getattr(net, "layers", ())
     if not layers or any(layer.activation.name not in _FIRST_ACTIVATIONS for layer in layers):
-        arrays, values = describe(net.graph, net.dtype)
+        arrays, values = describe(net.graph)
         return arrays, {"version": 2, "dtype": net.dtype.name, "values": values}
     arrays = {}
     for number, layer in enumerate(layers, 1):
@@ -211,18 +211,18 @@ def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
         is_strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
         if not is_strings and (value is not None or key == "activations"):
             raise ValueError(f"its {key} are not a list of strings")
-    if len({array.dtype for array in arrays.values()}) > 1:
-        raise ValueError("its arrays differ in dtype")
     if version == 2:
-        dtype = description["dtype"]
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"its dtype is {dtype!r}, expected float32 or float64")
-        return Network(rebuild(arrays, description["values"], budget), dtype=dtype, **names)
+        return Network(rebuild(arrays, description, budget), dtype=description["dtype"], **names)
     numbers = range(1, len(activations) + 1)
     if arrays.keys() != {f"{letter}{number}" for number in numbers for letter in "wb"}:
         raise ValueError(f"it has {len(activations)} activations, but the arrays {', '.join(sorted(arrays))}")
+    if len({array.dtype for array in arrays.values()}) > 1:
+        raise ValueError("its arrays differ in dtype")
     layers = [(arrays[f"w{number}"], arrays[f"b{number}"]) for number in numbers]
-    return network(layers, activations[:-1], activations[-1], **names, budget=budget)
+    net = network(layers, activations[:-1], activations[-1], **names, budget=budget)
+    if any(layer.activation.name not in _FIRST_ACTIVATIONS for layer in net.layers):
+        raise ValueError(f"its schema has version 1, which has {', '.join(_FIRST_ACTIVATIONS)} alone")
+    return net
 
 
 _CONTAINERS = {".npz": (read_npz, write_npz), ".safetensors": (read_safetensors, write_safetensors)}

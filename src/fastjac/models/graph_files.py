@@ -42,7 +42,7 @@ _KEYS: dict[str, set[str]] = {
 }
 
 
-def describe(value: Value, dtype: np.dtype[Any]) -> tuple[Arrays, list[dict[str, Any]]]:
+def describe(value: Value) -> tuple[Arrays, list[dict[str, Any]]]:
     """Return the arrays of a graph, each once, and an entry for each of its values."""
     values = ordered(value)
     number = {id(each): i for i, each in enumerate(values)}
@@ -69,7 +69,7 @@ def describe(value: Value, dtype: np.dtype[Any]) -> tuple[Arrays, list[dict[str,
             row["activation"] = str(activation)
             if isinstance(parameter, tuple):
                 row["activation"], row["parameter"] = activation.name, f"parameter{i}"
-                arrays[f"parameter{i}"] = np.array(parameter, dtype)
+                arrays[f"parameter{i}"] = np.array(parameter)
         elif isinstance(operation, Select):
             row["places"] = operation.places.tolist()
         elif isinstance(operation, Normalise):
@@ -80,14 +80,21 @@ def describe(value: Value, dtype: np.dtype[Any]) -> tuple[Arrays, list[dict[str,
     return arrays, rows
 
 
-def rebuild(arrays: Arrays, rows: Any, budget: Budget) -> Value:
-    """Return the value that `describe` described.
+def rebuild(arrays: Arrays, description: dict[str, Any], budget: Budget) -> Value:
+    """Return the value that `describe` described, from a description with ``dtype`` and ``values``.
 
     Raises
     ------
     ValueError, TypeError
         If it did not, or the file is too small for what it asks for.
     """
+    rows, dtype = description["values"], description["dtype"]
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"its dtype is {dtype!r}, expected float32 or float64")
+    for name, array in arrays.items():
+        wanted = "float64" if name.startswith("parameter") else dtype
+        if array.dtype != wanted:
+            raise ValueError(f"its array {name} has dtype {array.dtype}, expected {wanted}")
     if not isinstance(rows, list) or not 1 <= len(rows) <= MOST_VALUES:
         raise ValueError(f"its values are not a list of 1 to {MOST_VALUES:,} entries")
     unread = set(arrays)
