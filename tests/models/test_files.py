@@ -59,7 +59,7 @@ def test_newer_activations_are_version_2(dtype, suffix, tmp_path):
     np.testing.assert_array_equal(arrays[name], slopes.parameter)
     assert len(arrays) == 29
     for p, message in (
-        (arrays[name].astype(np.int32), "its array parameter24 has dtype int32, expected float64"),
+        (arrays[name].astype(np.float32), "its array parameter24 has dtype float32, expected float64"),
         (arrays[name][:, None], r"its parameter has shape \(3, 1\), expected \(n,\)"),
         (arrays[name][:2], "value 24: .*prelu.2 slopes., expected one for each of the 3 entries"),
         (arrays[name] * np.nan, "prelu takes one finite number"),
