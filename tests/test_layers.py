@@ -51,11 +51,40 @@ def test_str_of_an_activation_reads_back_the_same(spec):
         ("leaky_relu(nan)", r"leaky_relu takes one finite number"),
         (Activation("tanh", 2.0), r"tanh takes no parameter"),
         (Activation("elu", np.inf), r"elu takes one finite number"),
+        (Activation("elu", (1.0, 2.0)), r"elu takes one finite number"),
+        (Activation("elu", "x"), r"elu takes one finite number"),
+        ("celu(0)", r"celu takes one positive number"),
+        ("celu(-1.0)", r"celu takes one positive number"),
+        ("prelu(0.1, 0.2)", r"prelu takes one finite number, or an Activation with one for each unit"),
+        (
+            Activation("prelu", (1.0, np.nan)),
+            r"activation is 'prelu\(2 slopes\)', but prelu takes one finite",
+        ),
+        (Activation("prelu", ()), r"prelu takes one finite number"),
+        (Activation("prelu", ((1.0, 2.0), (3.0, 4.0))), r"prelu takes one finite number"),
     ],
 )
 def test_a_wrong_spec_is_an_error_that_says_why(spec, message):
     with pytest.raises(ValueError, match=message):
         as_activation(spec)
+
+
+def test_slopes_for_each_unit_become_a_tuple():
+    given = np.array([0.5, -1.0, 1.0])
+    activation = as_activation(Activation("prelu", given))
+    assert activation == Activation("prelu", (0.5, -1.0, 1.0)) == as_activation(activation)
+    assert hash(activation) == hash(as_activation(Activation("prelu", given)))
+    assert str(activation) == "prelu(3 slopes)"
+    assert (activation.kinks, activation.active) == ((0.0,), (-np.inf, np.inf))
+    assert as_activation(Activation("prelu", np.ones(2))).kinks == ()
+    assert as_activation(Activation("prelu", np.zeros(2))).active == (0.0, np.inf)
+    assert as_activation(Activation("prelu", [0.5])) == as_activation("prelu(0.5)")
+    for activations in ([activation], activation):
+        assert as_layers(pairs(2, 3, 4), activations)[0].activation == activation
+    with pytest.raises(
+        ValueError, match=r"layer 2 has prelu.3 slopes., expected one for each of its 4 units"
+    ):
+        as_layers(pairs(2, 3, 4), head=activation)
 
 
 @pytest.mark.parametrize("spec", [None, 3, b"relu", np.tanh])

@@ -11,7 +11,7 @@ from fastjac.bench.problem import TOLERANCES, VALUE_ALONE, NotApplicableError, d
 from fastjac.layers import ACTIVATIONS, HEADS_ONLY
 
 ELEMENTWISE = [name for name in ACTIVATIONS if name not in HEADS_ONLY]
-WITH_PARAMETERS = ["leaky_relu(0.3)", "leaky_relu(1.5)", "leaky_relu(-0.5)", "elu(0.7)"]
+WITH_PARAMETERS = ["leaky_relu(0.3)", "leaky_relu(1.5)", "leaky_relu(-0.5)", "elu(0.7)", "celu(0.7)"]
 HEADS = ["softmax", "log_softmax", "identity", "sigmoid"]
 # Their compilation takes seconds, or they differ from others in little: a few networks are enough.
 SLOW = (

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastjac import Network
-from fastjac.models.files import ModelError, load, save
+from fastjac.layers import Activation
+from fastjac.models.files import _CONTAINERS, ModelError, load, save
 from support.networks_in_files import NET, entry, layers, safetensors, same
 
 SUFFIXES = (".npz", ".safetensors")
@@ -33,6 +34,29 @@ def test_round_trip_is_exact(dtype, suffix, tmp_path):
         save(net, path)
         assert same(load(path), net)
         assert same(load(str(path)), net)
+
+
+NEWER = ["selu", "celu(0.5)", "hard_sigmoid", "hard_swish", "mish", "softsign", "exp", "square", "abs", "sin"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_newer_activations_are_version_2(dtype, suffix, tmp_path):
+    path = tmp_path / f"m{suffix}"
+    slopes = Activation("prelu", tuple(np.array([0.1, 1 / 3, -2.0], dtype).tolist()))
+    activations = [*NEWER, "cos", slopes, "prelu(0.2)"]
+    net = Network(layers(*[(3, 3)] * 14, dtype=dtype), activations, "prelu")
+    save(net, path)
+    assert same(load(path), net)
+    assert same(pickle.loads(pickle.dumps(net)), net) and same(net.replace(dtype=dtype), net)
+    arrays, text = _CONTAINERS[suffix][0](path.read_bytes())
+    assert json.loads(text)["version"] == 2
+    (name,) = (name for name in arrays if name.startswith("parameter"))
+    np.testing.assert_array_equal(arrays[name], slopes.parameter)
+    for parameter in (arrays[name][:, None], arrays[name][:2], arrays[name] * dtype(np.nan), arrays[name][:0]):
+        path.write_bytes(_CONTAINERS[suffix][1](arrays | {name: parameter}, text))
+        with pytest.raises(ModelError, match="its (parameter|activation)|prelu"):
+            load(path)
 
 
 @pytest.mark.filterwarnings("ignore:.*contains NaN:RuntimeWarning")

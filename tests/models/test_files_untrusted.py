@@ -156,6 +156,7 @@ def test_tensors_that_lie(data, tmp_path):
     [
         ({"version": 3}, "schema has version 3, but this fastjac reads 1 and 2"),
         ({"version": 2}, "not a JSON object with dtype"),
+        ({"activations": ["tanh", "mish", "softmax"]}, "schema has version 1, which has no mish"),
         ({"activations": ["relu"]}, "has 1 activations, but the arrays"),
         ({"activations": ["relu", "relu", "magic"]}, "head is 'magic'"),
         ({"activations": [1, 2, 3]}, "activations are not a list of strings"),

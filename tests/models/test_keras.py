@@ -100,7 +100,8 @@ def test_the_article(dtype):
     "activation",
     [
         *("linear", "relu", "leaky_relu", "relu6", "hard_tanh", "elu", "tanh", "sigmoid", "softplus", "silu"),
-        *("swish", "gelu", None),
+        *("swish", "gelu", "selu", "celu", "hard_sigmoid", "hard_silu", "hard_swish", "mish", "softsign"),
+        *("exponential", None),
     ],
 )
 def test_activations(activation, dtype):
@@ -125,6 +126,8 @@ def test_activations(activation, dtype):
         lambda: layers.ReLU(negative_slope=0.25),
         lambda: layers.LeakyReLU(0.125),
         lambda: layers.ELU(0.7),
+        lambda: layers.PReLU("normal"),
+        lambda: layers.PReLU("normal", shared_axes=[1]),
     ],
 )
 def test_activation_layers(make, dtype):

@@ -31,6 +31,9 @@ def sequential():
             layers.BatchNormalization(),
             layers.ReLU(max_value=3),
             keras.Sequential([layers.Dense(3, activation=layers.LeakyReLU(0.1)), layers.Dropout(0.5)]),
+            layers.Dense(4),
+            layers.PReLU(),
+            layers.Dense(4, activation="hard_sigmoid"),
             layers.Dense(2, activation="softmax"),
         ]
     )
@@ -118,6 +121,29 @@ def test_same_as_from_keras(make, suffix, dtype, tmp_path):
         np.testing.assert_allclose(layer.w, expected.w, rtol=tolerance)
         np.testing.assert_allclose(layer.b, expected.b, rtol=tolerance, atol=8 * tolerance)
         assert layer.activation == expected.activation
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_the_hard_sigmoid_of_keras_2_was_another(suffix, tmp_path):
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, activation="hard_sigmoid", use_bias=False)])
+    model.set_weights([np.ones((1, 1))])
+    path = tmp_path / f"m{suffix}"
+    model.save(path)
+    assert load(path)([1.2]) == pytest.approx((1.2 + 3) / 6)
+    if suffix == ".h5":
+        with h5py.File(path, "a") as file:
+            file.attrs["keras_version"] = "2.15.0"
+    else:
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        entries["metadata.json"] = json.dumps({"keras_version": "2.15.0"}).encode()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in entries.items():
+                archive.writestr(name, data)
+    net = load(path)
+    for x, y in ((-2.6, 0), (1.2, 0.2 * 1.2 + 0.5), (2.4, 0.98), (2.6, 1)):
+        assert net([x]) == pytest.approx(y)
 
 
 def test_weights_alone(tmp_path):

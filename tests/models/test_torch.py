@@ -30,6 +30,16 @@ ACTIVATIONS = [
     nn.SiLU(),
     nn.GELU(),
     nn.GELU("tanh"),
+    nn.SELU(),
+    nn.CELU(),
+    nn.CELU(0.4),
+    nn.PReLU(),
+    nn.Hardsigmoid(),
+    nn.Hardswish(),
+    nn.Mish(),
+    nn.Softsign(),
+    nn.Hardtanh(-0.5, float("inf")),
+    nn.Hardtanh(float("-inf"), 0.25),
     nn.Identity(),
 ]
 
@@ -68,6 +78,18 @@ def assert_same(module, x):
 def test_every_activation(activation, dtype):
     module = nn.Sequential(nn.Linear(6, 5), activation, nn.Linear(5, 4), activation, nn.Linear(4, 3))
     assert_same(*trained(module, 6, dtype))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_prelu_with_a_slope_for_each_unit(dtype):
+    module = nn.Sequential(nn.Linear(6, 5), nn.PReLU(5), nn.Linear(5, 4), nn.PReLU(4, init=-0.5))
+    module, x = trained(module, 6, dtype)
+    assert_same(module, x)
+    assert from_torch(module).layers[0].activation.parameter == tuple(module[1].weight.tolist())
+    with pytest.raises(
+        ValueError, match=r"layer 1 has prelu.3 slopes., expected one for each of its 5 units"
+    ):
+        from_torch(nn.Sequential(nn.Linear(6, 5), nn.PReLU(3)))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

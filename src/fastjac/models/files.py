@@ -222,7 +222,11 @@ def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
     if arrays.keys() != {f"{letter}{number}" for number in numbers for letter in "wb"}:
         raise ValueError(f"it has {len(activations)} activations, but the arrays {', '.join(sorted(arrays))}")
     layers = [(arrays[f"w{number}"], arrays[f"b{number}"]) for number in numbers]
-    return network(layers, activations[:-1], activations[-1], **names, budget=budget)
+    net = network(layers, activations[:-1], activations[-1], **names, budget=budget)
+    newer = [layer.activation.name for layer in net.layers if layer.activation.name not in _FIRST_ACTIVATIONS]
+    if newer:
+        raise ValueError(f"its schema has version 1, which has no {newer[0]}")
+    return net
 
 
 _CONTAINERS = {".npz": (read_npz, write_npz), ".safetensors": (read_safetensors, write_safetensors)}

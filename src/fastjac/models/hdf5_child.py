@@ -58,7 +58,7 @@ class _Reading:
 
     def visit(self, group: Any, path: str) -> None:
         """Read a group: its attributes, its arrays, and the groups in it."""
-        for key in ("model_config", "layer_names", "weight_names"):
+        for key in ("model_config", "keras_version", "layer_names", "weight_names"):
             if key in group.attrs:
                 self.attributes[f"{path}{key}"] = _texts(group.attrs[key])
         for name in group:

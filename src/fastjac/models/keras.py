@@ -26,6 +26,8 @@ from fastjac.models.steps import (
 from fastjac.network import Network
 
 Shape = tuple[int | None, ...]
+# What Keras 2 had by this name clips 0.2 x + 0.5 to 0 and 1.
+OLD_HARD_SIGMOID = "hard_sigmoid of Keras 2"
 
 
 class FileLayer(SimpleNamespace):
@@ -39,8 +41,8 @@ def from_keras(model: Any) -> Network:
     ----------
     model : keras.Model
         Sequential, or functional with one input, one output and one path between them, nested at will, of
-        Dense, Activation, ReLU, LeakyReLU, ELU, Softmax, Flatten, BatchNormalization, Normalization and
-        Rescaling; Dropout, GaussianNoise and their kin do nothing at inference.
+        Dense, Activation, ReLU, LeakyReLU, PReLU, ELU, Softmax, Flatten, BatchNormalization, Normalization
+        and Rescaling; Dropout, GaussianNoise and their kin do nothing at inference.
 
     Returns
     -------
@@ -156,6 +158,8 @@ def _activation(given: Any, where: str, shape: Shape) -> list[Step]:
         name = getattr(given, "__name__", repr(given))
         if name in _ACTIVATIONS and given is not getattr(keras.activations, name, None):
             name = repr(given)
+    if name == OLD_HARD_SIGMOID:
+        return [scale(1.2, 0.0, where), Activation("hard_sigmoid")]
     if name not in _ACTIVATIONS:
         raise ValueError(f"{where} has the activation {name!r}, expected one of {', '.join(_ACTIVATIONS)}")
     if "softmax" in name and len(shape) != 2:
@@ -218,6 +222,11 @@ def _relu(layer: Any, where: str, shape: Shape) -> list[Step]:
     return clip(0.0, np.inf if limit is None else float(limit), where)
 
 
+def _prelu(layer: Any, where: str, shape: Shape) -> list[Step]:
+    slopes = _flat(_array(layer.alpha), where, shape)
+    return [activation_of("prelu", where, slopes)]
+
+
 def _softmax(layer: Any, where: str, shape: Shape) -> list[Step]:
     if layer.axis not in (-1, 1) or len(shape) != 2:
         raise ValueError(f"{where} is a softmax over axis {layer.axis} of {shape}, expected the last of two")
@@ -239,6 +248,7 @@ LAYERS: dict[str, Callable[[Any, str, Shape], list[Step]]] = {
     "Activation": lambda layer, where, shape: _activation(layer.activation, where, shape),
     "ReLU": _relu,
     "LeakyReLU": lambda layer, where, _: [activation_of("leaky_relu", where, float(layer.negative_slope))],
+    "PReLU": _prelu,
     "ELU": lambda layer, where, _: [activation_of("elu", where, float(layer.alpha))],
     "Softmax": _softmax,
     "Flatten": _flatten,
@@ -273,6 +283,14 @@ _ACTIVATIONS = {
     "silu": Activation("silu"),
     "swish": Activation("silu"),
     "gelu": Activation("gelu"),
+    "selu": Activation("selu"),
+    "celu": Activation("celu", 1.0),
+    "hard_sigmoid": Activation("hard_sigmoid"),
+    "hard_silu": Activation("hard_swish"),
+    "hard_swish": Activation("hard_swish"),
+    "mish": Activation("mish"),
+    "softsign": Activation("softsign"),
+    "exponential": Activation("exp"),
     "softmax": Activation("softmax"),
     "log_softmax": Activation("log_softmax"),
 }

@@ -16,7 +16,7 @@ from fastjac.layers import Activation
 from fastjac.models.containers import Arrays, check_text, open_zip
 from fastjac.models.folding import fold
 from fastjac.models.hdf5 import read_hdf5
-from fastjac.models.keras import FileLayer, Shape, size_of, steps_of
+from fastjac.models.keras import OLD_HARD_SIGMOID, FileLayer, Shape, size_of, steps_of
 from fastjac.models.limits import MOST_LAYERS, Budget, network
 from fastjac.models.params import Activations, check_activations, layers_of
 from fastjac.models.steps import Step
@@ -28,6 +28,7 @@ _WEIGHTS = {
     "Dense": ["kernel", "use_bias: bias"],
     "BatchNormalization": ["scale: gamma", "center: beta", "moving_mean", "moving_variance"],
     "Normalization": ["mean", "variance", "count"],
+    "PReLU": ["alpha"],
 }
 # Attributes that a layer has even where its configuration does not say so.
 _DEFAULTS = {
@@ -70,13 +71,17 @@ def read_keras(data: bytes) -> Network:
         check_text("config.json", entries[0].file_size, len(data))
         Budget(len(data)).spend(entries[1].file_size // 4)
         config, weights = (archive.open(entry).read(entry.file_size) for entry in entries)
+        about: dict[str, Any] = {}
+        if "metadata.json" in archive.namelist():
+            check_text("metadata.json", archive.getinfo("metadata.json").file_size, len(data))
+            about = json.loads(archive.read("metadata.json"))
     arrays, _ = read_hdf5(weights, "a .keras file")
 
     def found(leaf: _Leaf) -> list[NDArray[Any]]:
         places = (f"{leaf.place}vars/{number}" for number in itertools.count())
         return [arrays[place] for place in itertools.takewhile(arrays.__contains__, places)]
 
-    return _network(json.loads(config), found, Budget(len(data)))
+    return _network(json.loads(config), str(about.get("keras_version", "")), found, Budget(len(data)))
 
 
 def read_h5(data: bytes, activation: Activations | None, head: str | Activation | None) -> Network:
@@ -104,11 +109,12 @@ def read_h5(data: bytes, activation: Activations | None, head: str | Activation 
             names = [name for name in names if name.split("/")[-2:-1] == [leaf.names[-1]]]
         return [arrays[group + name] for name in names]
 
-    return _network(json.loads(texts["/model_config"]), found, Budget(len(data)))
+    version = str(texts.get("/keras_version", ""))
+    return _network(json.loads(texts["/model_config"]), version, found, Budget(len(data)))
 
 
-def _network(model: dict[str, Any], found: _Finder, budget: Budget) -> Network:
-    """Return the network of a model's configuration."""
+def _network(model: dict[str, Any], version: str, found: _Finder, budget: Budget) -> Network:
+    """Return the network of the configuration of a model that a version of Keras wrote."""
     shape: Shape | None = None
     n_inputs, is_wide = None, False
     steps: list[Step] = []
@@ -121,7 +127,9 @@ def _network(model: dict[str, Any], found: _Finder, budget: Budget) -> Network:
         if leaf.kind == "InputLayer":
             continue
         layer = _layer(leaf, found(leaf) if leaf.kind in _WEIGHTS else [], shape)
-        if leaf.kind in ("BatchNormalization", "Normalization", "Rescaling"):
+        if layer.activation == "hard_sigmoid" and re.match("[0-2][.]", version):
+            layer.activation = OLD_HARD_SIGMOID
+        if leaf.kind in ("BatchNormalization", "Normalization", "Rescaling", "PReLU"):
             budget.spend(size_of(shape) or 0)
         steps += steps_of(layer, shape)
         if leaf.kind == "Dense":

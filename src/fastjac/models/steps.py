@@ -99,14 +99,18 @@ def normalisation(
 def clip(low: float | Float64, high: float | Float64, where: str) -> list[Step]:
     """Return the steps that clip entries to ``low`` and ``high``, each (n,) or one number for all entries.
 
-    They are relu, relu6 or a scaled hard_tanh.
+    They are relu, relu6 or a scaled hard_tanh; where one limit is infinite, a shifted relu.
     """
     least, greatest = as_float64(low, where), as_float64(high, where)
     if least.ndim == 0 and least == 0 and greatest in (6, np.inf):
         return [Activation("relu6" if greatest == 6 else "relu")]
+    if np.all(np.isfinite(least)) and np.all(greatest == np.inf):
+        return [scale(1.0, -least, where), Activation("relu"), scale(1.0, least, where)]
+    if np.all(np.isfinite(greatest)) and np.all(least == -np.inf):
+        return [scale(-1.0, greatest, where), Activation("relu"), scale(-1.0, greatest, where)]
     middle, half = (greatest + least) / 2, (greatest - least) / 2
     if not (np.all(np.isfinite(middle)) and np.all(half >= 0)):
-        raise ValueError(f"{where} clips to {low} and {high}, expected two finite limits, or 0 and infinity")
+        raise ValueError(f"{where} clips to {low} and {high}, expected limits in order, one of them finite")
     inverse = np.divide(1, half, out=np.zeros_like(half), where=half > 0)
     return [
         scale(inverse, -middle * inverse, where),
@@ -136,6 +140,7 @@ def both_columns(steps: list[Step], where: str) -> list[Step]:
     return [*before, Affine(np.hstack((-w, w)), np.append(-b, b), layer), last]
 
 
-def activation_of(name: str, where: str, parameter: float = 0.0) -> Activation:
+def activation_of(name: str, where: str, parameter: float | Float64 = 0.0) -> Activation:
     """Return the `Activation` of a name and its parameter; errors name ``where``."""
-    return as_activation(Activation(name, parameter), where)
+    given = tuple(parameter.tolist()) if isinstance(parameter, np.ndarray) else parameter
+    return as_activation(Activation(name, given), where)

@@ -188,6 +188,11 @@ def _softplus(layer: Any, where: str) -> list[Step]:
     return [scale(beta, 0, where), Activation("softplus"), scale(1 / beta, 0, where)]
 
 
+def _prelu(layer: Any, where: str) -> list[Step]:
+    slopes = _array(layer, "weight", where)
+    return [activation_of("prelu", where, np.empty(0) if slopes is None else slopes)]
+
+
 def _softmax(layer: Any, where: str) -> list[Step]:
     if layer.dim not in (-1, 1, None):
         raise ValueError(f"{where} has dim {layer.dim}, expected -1")
@@ -219,6 +224,13 @@ _LAYERS: dict[str, _Reader] = {
     "SiLU": _plain("silu"),
     "GELU": lambda layer, where: _plain("gelu_tanh" if layer.approximate == "tanh" else "gelu")(layer, where),
     "Softplus": _softplus,
+    "SELU": _plain("selu"),
+    "CELU": _plain("celu", lambda layer: layer.alpha),
+    "PReLU": _prelu,
+    "Hardsigmoid": _plain("hard_sigmoid"),
+    "Hardswish": _plain("hard_swish"),
+    "Mish": _plain("mish"),
+    "Softsign": _plain("softsign"),
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
 }

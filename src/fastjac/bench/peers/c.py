@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from fastjac.bench.peers.dialect import one_parameter
 from fastjac.bench.problem import Call, Problem
-from fastjac.layers import Activation
+from fastjac.layers import SELU_ALPHA, SELU_SCALE, Activation
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 if COMPILER is None:
@@ -41,8 +42,26 @@ _EXPRESSIONS = {
         "R(0.5) * (1 + GELU_TANH(z)) + R(0.5) * z * (1 - GELU_TANH(z) * GELU_TANH(z))"
         " * R(0.7978845608028654) * (1 + R(0.134145) * z * z)",
     ),
+    "prelu": ("z > 0 ? z : P * z", "z > 0 ? 1 : P"),
+    "selu": (
+        f"z > 0 ? R({SELU_SCALE}) * z : R({SELU_SCALE * SELU_ALPHA}) * (exp(z) - 1)",
+        f"z > 0 ? R({SELU_SCALE}) : a + R({SELU_SCALE * SELU_ALPHA})",
+    ),
+    "celu": ("z > 0 ? z : P * (exp(z / P) - 1)", "z > 0 ? 1 : a / P + 1"),
+    "hard_sigmoid": ("z < -3 ? 0 : z > 3 ? 1 : (z + 3) / 6", "z > -3 && z < 3 ? R(1) / 6 : 0"),
+    "hard_swish": ("z < -3 ? 0 : z > 3 ? z : z * (z + 3) / 6", "z < -3 ? 0 : z > 3 ? 1 : (2 * z + 3) / 6"),
+    "mish": ("z * GATE(z)", "GATE(z) + z * (1 - GATE(z) * GATE(z)) / (1 + exp(-z))"),
+    "softsign": ("z / (1 + fabs(z))", "1 / ((1 + fabs(z)) * (1 + fabs(z)))"),
+    "exp": ("exp(z)", "a"),
+    "square": ("z * z", "2 * z"),
+    "abs": ("fabs(z)", "z > 0 ? 1 : z < 0 ? -1 : 0"),
+    "sin": ("sin(z)", "cos(z)"),
+    "cos": ("cos(z)", "-sin(z)"),
 }
-_GELU = "#define GELU_TANH(z) tanh(R(0.7978845608028654) * ((z) + R(0.044715) * (z) * (z) * (z)))\n"
+_MACROS = (
+    "#define GELU_TANH(z) tanh(R(0.7978845608028654) * ((z) + R(0.044715) * (z) * (z) * (z)))\n"
+    "#define GATE(z) tanh((z > 0 ? z : 0) + log(1 + exp(z > 0 ? -z : z)))\n"
+)
 _TYPES = {"float64": "double", "float32": "float"}
 
 
@@ -75,7 +94,7 @@ def source(problem: Problem) -> str:
     template = (Path(__file__).parent / "network.c").read_text()
     lines = "\n        ".join([*forward, *reversed(backward)])
     return (
-        f"typedef {_TYPES[problem.dtype.name]} real;\n{template}\n{_GELU}" + "\n".join(statics) + "\n"
+        f"typedef {_TYPES[problem.dtype.name]} real;\n{template}\n{_MACROS}" + "\n".join(statics) + "\n"
         "void value_and_jacobian(const real *restrict x, const real *const *restrict weights,\n"
         "                        real *restrict y, real *restrict jac)\n{\n"
         f"    for (int sample = 0; sample < {problem.batch or 1}; sample++) {{\n        {lines}\n"
@@ -86,7 +105,7 @@ def source(problem: Problem) -> str:
 def _activate(activation: Activation, i: int, size: int, target: str) -> str:
     value, slope = _EXPRESSIONS[activation.name]
     return (
-        f"for (int h = 0; h < {size}; h++) {{ const real P = {activation.parameter!r}, z = z{i}[h]; "
+        f"for (int h = 0; h < {size}; h++) {{ const real P = {one_parameter(activation)!r}, z = z{i}[h]; "
         f"const real a = {value}; (void)P; {target}[h] = a; slope{i}[h] = {slope}; }}"
     )
 

@@ -12,7 +12,7 @@ from fastjac.bench.peers.dialect import Dialect
 from fastjac.bench.problem import Call, NotApplicableError, Problem
 
 _AS_IN_NUMPY = SimpleNamespace(
-    exp=ca.exp, expm1=ca.expm1, log=ca.log, log1p=ca.log1p, tanh=ca.tanh, abs=ca.fabs,
+    exp=ca.exp, expm1=ca.expm1, log=ca.log, log1p=ca.log1p, tanh=ca.tanh, abs=ca.fabs, sin=ca.sin, cos=ca.cos,
     maximum=ca.fmax, minimum=ca.fmin, where=ca.if_else, max=ca.mmax, sum=ca.sum1,
 )  # fmt: skip
 # Repeated, since CasADi 3.8.2 differentiates a vector less a scalar wrongly: z - z[0]**2 is 6 off.

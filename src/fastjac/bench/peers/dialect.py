@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fastjac.bench.problem import NotApplicableError
-from fastjac.layers import ACTIVATIONS, Activation, Layer
+from fastjac.layers import ACTIVATIONS, SELU_ALPHA, SELU_SCALE, Activation, Layer
 
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
@@ -29,6 +29,20 @@ def _log_softmax(xp: Any, erf: Any, p: float, z: Any) -> Any:
     return shifted - xp.log(xp.sum(xp.exp(shifted)))
 
 
+def _elu(xp: Any, p: float, z: Any) -> Any:
+    return xp.where(z > 0, z, p * xp.expm1(xp.minimum(z, 0)))
+
+
+def _hard_sigmoid(xp: Any, z: Any) -> Any:
+    return xp.minimum(xp.maximum(z + 3, 0), 6) / 6
+
+
+def _mish(xp: Any, erf: Any, p: float, z: Any) -> Any:
+    # Above 20, the hyperbolic tangent of softplus is 1.
+    e = xp.exp(xp.minimum(z, 20))
+    return z * (e * (e + 2) / (e * (e + 2) + 2))
+
+
 # Name -> value from the array module, its erf, the parameter p and the pre-activation z; for the heads
 # softmax and log_softmax, z is one vector.
 _VALUES: dict[str, Callable[[Any, Any, float, Any], Any]] = {
@@ -37,13 +51,25 @@ _VALUES: dict[str, Callable[[Any, Any, float, Any], Any]] = {
     "leaky_relu": lambda xp, erf, p, z: xp.maximum(z, p * z) if p <= 1 else xp.minimum(z, p * z),
     "relu6": lambda xp, erf, p, z: xp.minimum(xp.maximum(z, 0), 6),
     "hard_tanh": lambda xp, erf, p, z: xp.minimum(xp.maximum(z, -1), 1),
-    "elu": lambda xp, erf, p, z: xp.where(z > 0, z, p * xp.expm1(xp.minimum(z, 0))),
+    "elu": lambda xp, erf, p, z: _elu(xp, p, z),
     "tanh": lambda xp, erf, p, z: xp.tanh(z),
     "sigmoid": lambda xp, erf, p, z: 1 / (1 + xp.exp(-z)),
     "softplus": lambda xp, erf, p, z: xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z))),
     "silu": lambda xp, erf, p, z: z / (1 + xp.exp(-z)),
     "gelu": lambda xp, erf, p, z: 0.5 * z * (1 + erf(z * _SQRT_HALF)),
     "gelu_tanh": lambda xp, erf, p, z: 0.5 * z * (1 + xp.tanh(_gelu_inner(z))),
+    "prelu": lambda xp, erf, p, z: xp.where(z > 0, z, p * z),
+    "selu": lambda xp, erf, p, z: SELU_SCALE * _elu(xp, SELU_ALPHA, z),
+    "celu": lambda xp, erf, p, z: xp.where(z > 0, z, p * xp.expm1(xp.minimum(z, 0) / p)),
+    "hard_sigmoid": lambda xp, erf, p, z: _hard_sigmoid(xp, z),
+    "hard_swish": lambda xp, erf, p, z: z * _hard_sigmoid(xp, z),
+    "mish": _mish,
+    "softsign": lambda xp, erf, p, z: z / (1 + xp.abs(z)),
+    "exp": lambda xp, erf, p, z: xp.exp(z),
+    "square": lambda xp, erf, p, z: z * z,
+    "abs": lambda xp, erf, p, z: xp.abs(z),
+    "sin": lambda xp, erf, p, z: xp.sin(z),
+    "cos": lambda xp, erf, p, z: xp.cos(z),
     "softmax": _softmax,
     "log_softmax": _log_softmax,
 }
@@ -59,6 +85,22 @@ def _gelu_tanh_slope(xp: Any, erf: Any, p: float, z: Any, a: Any) -> Any:
     return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * (_GELU_TANH * (1 + 3 * 0.044715 * z * z))
 
 
+def _hard_sigmoid_slope(xp: Any, erf: Any, p: float, z: Any, a: Any) -> Any:
+    return xp.where((z > -3) & (z < 3), xp.full_like(z, 1 / 6), xp.zeros_like(z))
+
+
+def _hard_swish_slope(xp: Any, erf: Any, p: float, z: Any, a: Any) -> Any:
+    inside = xp.where(z < 3, (2 * z + 3) / 6, xp.ones_like(z))
+    return xp.where(z > -3, inside, xp.zeros_like(z))
+
+
+def _mish_slope(xp: Any, erf: Any, p: float, z: Any, a: Any) -> Any:
+    e = xp.exp(-xp.abs(z))
+    top, rest = xp.where(z > 0, 2 * e + 1, e * (e + 2)), xp.where(z > 0, 2 * e * e, xp.full_like(z, 2))
+    t = top / (top + rest)
+    return t + z * (1 - t * t) * xp.where(z > 0, xp.ones_like(z), e) / (1 + e)
+
+
 # Name -> derivative from the same and the value a.
 _SLOPES: dict[str, Callable[[Any, Any, float, Any, Any], Any]] = {
     "relu": lambda xp, erf, p, z, a: z > 0,
@@ -72,7 +114,28 @@ _SLOPES: dict[str, Callable[[Any, Any, float, Any, Any], Any]] = {
     "silu": _silu_slope,
     "gelu": lambda xp, erf, p, z, a: 0.5 * (1 + erf(z * _SQRT_HALF)) + z * xp.exp(-0.5 * z * z) * _DENSITY,
     "gelu_tanh": _gelu_tanh_slope,
+    "prelu": lambda xp, erf, p, z, a: xp.where(z > 0, xp.ones_like(z), xp.full_like(z, p)),
+    "selu": lambda xp, erf, p, z, a: xp.where(
+        z > 0, xp.full_like(z, SELU_SCALE), a + SELU_SCALE * SELU_ALPHA
+    ),
+    "celu": lambda xp, erf, p, z, a: xp.where(z > 0, xp.ones_like(z), a / p + 1),
+    "hard_sigmoid": _hard_sigmoid_slope,
+    "hard_swish": _hard_swish_slope,
+    "mish": _mish_slope,
+    "softsign": lambda xp, erf, p, z, a: 1 / ((1 + xp.abs(z)) * (1 + xp.abs(z))),
+    "exp": lambda xp, erf, p, z, a: a,
+    "square": lambda xp, erf, p, z, a: 2 * z,
+    "abs": lambda xp, erf, p, z, a: xp.sign(z),
+    "sin": lambda xp, erf, p, z, a: xp.cos(z),
+    "cos": lambda xp, erf, p, z, a: -xp.sin(z),
 }
+
+
+def one_parameter(activation: Activation) -> float:
+    """Return the parameter, if it is one number for all units."""
+    if isinstance(activation.parameter, tuple):
+        raise NotApplicableError("it has a slope for each unit")
+    return activation.parameter
 
 
 def own_functions(*modules: Any, **others: Callable[..., Any] | None) -> dict[str, Callable[..., Any] | None]:
@@ -105,7 +168,7 @@ class Dialect(NamedTuple):
 
     def value(self, activation: Activation) -> Callable[[Any], Any]:
         """Return the activation as a function of the pre-activation."""
-        name, parameter = activation
+        name, parameter = activation.name, one_parameter(activation)
         own = self.own.get(name)
         if own is None:
             return self._bound(_VALUES[name], activation)
@@ -122,7 +185,7 @@ class Dialect(NamedTuple):
     def _bound(self, formula: Callable[..., Any], activation: Activation) -> Callable[..., Any]:
         if activation.name == "gelu" and self.erf is None:
             raise NotApplicableError("gelu needs scipy")
-        return partial(formula, self.xp, self.erf, activation.parameter)
+        return partial(formula, self.xp, self.erf, one_parameter(activation))
 
     def network(self, layers: Sequence[Layer]) -> Callable[[Any, Any], Any]:
         """Return ``f(a, weights) -> y``, with ``weights`` the pairs (w, b) of the layers."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from onnx import helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernelError
 
 from fastjac.bench.problem import VALUE_ALONE, Call, NotApplicableError, Problem
@@ -23,6 +24,16 @@ _OPERATORS = {
     "softplus": "Softplus",
     "gelu": "Gelu",
     "gelu_tanh": "Gelu",
+    "selu": "Selu",
+    "celu": "Celu",
+    "hard_sigmoid": "HardSigmoid",
+    "hard_swish": "HardSwish",
+    "mish": "Mish",
+    "softsign": "Softsign",
+    "exp": "Exp",
+    "abs": "Abs",
+    "sin": "Sin",
+    "cos": "Cos",
     "softmax": "Softmax",
     "log_softmax": "LogSoftmax",
 }
@@ -63,7 +74,15 @@ def _activate(layer: Layer, z: str, a: str) -> list[Any]:
     if name == "silu":
         s = f"sigmoid of {z}"
         return [helper.make_node("Sigmoid", [z], [s]), helper.make_node("Mul", [z, s], [a])]
+    if name == "square":
+        return [helper.make_node("Mul", [z, z], [a])]
+    if name == "prelu":
+        slopes = numpy_helper.from_array(np.array(parameter, layer.w.dtype))
+        constant = helper.make_node("Constant", [], [f"slopes of {z}"], value=slopes)
+        return [constant, helper.make_node("PRelu", [z, f"slopes of {z}"], [a])]
     attributes: dict[str, Any] = {"approximate": "tanh"} if name == "gelu_tanh" else {}
+    if name == "hard_sigmoid":
+        attributes = {"alpha": 1 / 6, "beta": 0.5}
     if ACTIVATIONS[name] is not None:
         attributes["alpha"] = parameter
     return [helper.make_node(_OPERATORS[name], [z], [a], **attributes)]
@@ -77,7 +96,7 @@ def start(problem: Problem, code: bytes) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(code, options, ["CPUExecutionProvider"])
-    except NoKernelError as error:
+    except (NoKernelError, InvalidGraph) as error:  # Some operators are defined for float32 alone.
         raise NotApplicableError(f"{problem.dtype}: {str(error).split(' : ')[-1]}") from None
 
 

@@ -25,6 +25,7 @@ _TENSORFLOW = Dialect(
         gelu=None,
         hard_tanh=lambda z: tf.clip_by_value(z, -1, 1),
         elu=lambda z, p: tf.where(z > 0, z, p * tf.math.expm1(tf.minimum(z, 0))),
+        celu=lambda z, p: tf.where(z > 0, z, p * tf.math.expm1(tf.minimum(z, 0) / p)),
         silu=lambda z: z * tf.sigmoid(z),
     ),
 )

@@ -21,6 +21,9 @@ _TORCH = Dialect(
         F,
         torch,
         hard_tanh=F.hardtanh,
+        hard_sigmoid=F.hardsigmoid,
+        hard_swish=F.hardswish,
+        prelu=None,  # Theirs takes a tensor of slopes.
         gelu_tanh=partial(F.gelu, approximate="tanh"),
         softmax=partial(torch.softmax, dim=-1),
         log_softmax=partial(torch.log_softmax, dim=-1),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.layers import Activation
-from fastjac.models.onnx.patterns import COMPLEMENT, FUNCTIONS, X, combine, has_factors
+from fastjac.layers import SELU_ALPHA, SELU_SCALE, Activation
+from fastjac.models.onnx.patterns import COMPLEMENT, FUNCTIONS, X, combine, has_factors, is_softplus
 from fastjac.models.onnx.reader import Reader
 from fastjac.models.onnx.shapes import flatten, reshape, squeeze, transpose, unsqueeze
 from fastjac.models.onnx.tensors import FLOATS
@@ -55,7 +55,8 @@ def _termwise(reader: Reader, node: Node, data: list[str]) -> Value:
         raise ValueError(f"it takes {shapes}, expected single numbers")
     if node.op == "Cast" and node.attributes.get("to") not in FLOATS:
         raise ValueError("it casts to something else than floats")
-    if node.op in FUNCTIONS and has_factors(values[0].terms):
+    spelled = node.op == "Tanh" and is_softplus(values[0].terms)
+    if node.op in FUNCTIONS and has_factors(values[0].terms) and not spelled:
         values = [reader.settled(data[0])]
     first = values[0]
     if any(value.base is not first.base or value[1:3] != first[1:3] for value in values):
@@ -64,6 +65,13 @@ def _termwise(reader: Reader, node: Node, data: list[str]) -> Value:
         reader.values[name].terms if name in reader.values else float(arrays[name].item())
         for name in node.inputs
     ]
+    if node.op == "HardSigmoid":
+        # As a function of what goes from -3 to 3; 6 times a sixth in float32 is not 1.
+        slope, shift = (
+            node.attributes.get(name, default) for name, default in (("alpha", 0.2), ("beta", 0.5))
+        )
+        slope = 1.0 if math.isclose(6 * slope, 1, rel_tol=1e-6) else 6 * slope
+        inputs = [combine("Add", [combine("Mul", [inputs[0], slope]), 6 * shift - 3])]
     return first._replace(terms=combine(node.op, inputs))
 
 
@@ -232,6 +240,20 @@ def _gelu(reader: Reader, node: Node, value: Value) -> Value:
     return value.then(Activation("gelu_tanh" if approximate == b"tanh" else "gelu"))
 
 
+def _selu(reader: Reader, node: Node, value: Value) -> Value:
+    given = node.attributes.get("alpha", SELU_ALPHA), node.attributes.get("gamma", SELU_SCALE)
+    if np.allclose(given, (SELU_ALPHA, SELU_SCALE), rtol=1e-6, atol=0):
+        return value.then(Activation("selu"))
+    return value.then(activation_of("elu", node.where, given[0]), scale(given[1], 0.0, node.where))
+
+
+def _prelu(reader: Reader, node: Node, value: Value) -> Value:
+    slopes = reader.constant(node.inputs[1])
+    if slopes.size > 1:
+        slopes, value = reader.spread(value, slopes, repr(node.inputs[1]))
+    return value.then(activation_of("prelu", node.where, np.ravel(slopes)))
+
+
 def _dropout(reader: Reader, node: Node, value: Value) -> Value:
     is_training = len(node.inputs) > 2 and node.inputs[2] and reader.constant(node.inputs[2]).any()
     if is_training or (reader.opset < 7 and not node.attributes.get("is_test", 0)):
@@ -274,6 +296,9 @@ _OPERATORS: dict[str, Callable[[Reader, Node, Value], Value]] = {
     "Max": _min_max,
     "LeakyRelu": _plain("leaky_relu", "alpha", 0.01),
     "Elu": _plain("elu", "alpha", 1.0),
+    "Celu": _plain("celu", "alpha", 1.0),
+    "Selu": _selu,
+    "PRelu": _prelu,
     "Gelu": _gelu,
     "Softmax": _softmax,
     "LogSoftmax": _softmax,

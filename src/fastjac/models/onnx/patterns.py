@@ -33,7 +33,24 @@ class Above(NamedTuple):
 
 X: Terms = {(1, None): 1.0}
 COMPLEMENT: Terms = {(0, None): 1.0, (1, None): -1.0}
-FUNCTIONS = ("Erf", "Sigmoid", "Softplus", "Tanh")
+# Operator -> the activation that it is; the error function is none.
+FUNCTIONS = {
+    "Abs": "abs",
+    "Cos": "cos",
+    "Erf": "",
+    "Exp": "exp",
+    "HardSigmoid": "hard_sigmoid",
+    "HardSwish": "hard_swish",
+    "Mish": "mish",
+    "Sigmoid": "sigmoid",
+    "Sin": "sin",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+}
+_TANH_OF_SOFTPLUS = "tanh of softplus"
+# Function -> the activation that is x times it.
+_GATED = {"Sigmoid": "silu", "HardSigmoid": "hard_swish", _TANH_OF_SOFTPLUS: "mish"}
 _MOST_TERMS = 8
 _GELU_TANH = math.sqrt(2 / math.pi)
 _NOTHING_KNOWN = "it is part of no activation that fastjac has"
@@ -52,6 +69,10 @@ def combine(op: str, inputs: list[Any]) -> Any:
     terms: list[Terms] = [{(0, None): value} if isinstance(value, float) else value for value in inputs]
     if any(isinstance(term, Above) for term in inputs):
         raise ValueError(_NOTHING_KNOWN)
+    if op == "Tanh" and is_softplus(terms[0]):
+        ((_, factor),) = terms[0]
+        assert factor is not None
+        return {(0, factor._replace(function=_TANH_OF_SOFTPLUS)): 1.0}
     if op in FUNCTIONS and len(terms) == 1:
         return {(0, Factor(op, _polynomial(terms[0]))): 1.0}
     if op == "Identity" or op == "Cast":
@@ -66,6 +87,8 @@ def combine(op: str, inputs: list[Any]) -> Any:
             return _plus(a, _times(b, -1.0 if op == "Sub" else 1.0))
         if op == "Mul":
             return _product(a, b)
+        if op == "Div" and not isinstance(inputs[1], float):
+            return _softsign(a, b)
         if isinstance(inputs[1], float):
             if op == "Div" and inputs[1]:
                 return _times(a, 1 / inputs[1])
@@ -79,6 +102,30 @@ def combine(op: str, inputs: list[Any]) -> Any:
 def has_factors(terms: Terms | Above) -> bool:
     """Return whether terms are more than a polynomial."""
     return not isinstance(terms, Above) and any(factor for _, factor in terms)
+
+
+def is_softplus(terms: Terms | Above) -> bool:
+    """Return whether terms are the softplus of a multiple of x."""
+    if isinstance(terms, Above) or list(terms.values()) != [1.0]:
+        return False
+    ((power, factor),) = terms
+    return power == 0 and factor is not None and factor.function == "Softplus" and len(factor.argument) == 1
+
+
+def _softsign(a: Terms, b: Terms) -> Terms:
+    """Return ``x / (1 + abs(x))`` and its multiples."""
+    factor = next((factor for _, factor in b if factor), None)
+    if (
+        factor
+        and factor.function == "Abs"
+        and a.keys() == {(1, None)}
+        and b.keys() == {(0, None), (0, factor)}
+    ):
+        stretch = b[0, factor] * abs(dict(factor.argument).get(1, 0.0))
+        if len(factor.argument) == 1 and stretch > 0 and b[0, None] > 0:
+            argument = ((1, stretch / b[0, None]),)
+            return {(0, Factor("Softsign", argument)): a[1, None] / stretch}
+    raise ValueError(_NOTHING_KNOWN)
 
 
 def _plus(a: Terms, b: Terms) -> Terms:
@@ -152,18 +199,15 @@ def activation_steps(terms: Terms | Above, where: str) -> list[Step]:
                 stretch = slope / _GELU_TANH
                 if math.isclose(cubic, 0.044715 * _GELU_TANH * stretch**3, rel_tol=1e-6):
                     return _scaled("gelu_tanh", stretch, twice, where)
-        if factor.function == "Sigmoid" and argument.keys() == {1} and terms.keys() == {(1, factor)}:
-            return _scaled("silu", slope, terms[1, factor], where)
+        if factor.function in _GATED and argument.keys() == {1} and terms.keys() == {(1, factor)}:
+            return _scaled(_GATED[factor.function], slope, terms[1, factor], where)
         if factor.function == "Softplus" and argument.keys() == {1} and terms.keys() == {(0, factor)}:
             return _scaled("softplus", slope, terms[0, factor] * slope, where)
-        if (
-            factor.function != "Erf"
-            and argument.keys() <= {0, 1}
-            and terms.keys() <= {(0, None), (0, factor)}
-        ):
+        names = ["softplus", "tanh"] if factor.function == _TANH_OF_SOFTPLUS else [FUNCTIONS[factor.function]]
+        if all(names) and argument.keys() <= {0, 1} and terms.keys() <= {(0, None), (0, factor)}:
             return [
                 *_line(slope, argument.get(0, 0.0), where),
-                Activation(factor.function.lower()),
+                *map(Activation, names),
                 *_line(terms[0, factor], terms.get((0, None), 0.0), where),
             ]
     raise ValueError(_NOTHING_KNOWN)
