@@ -214,7 +214,11 @@ def test_a_corner_at_any_distance_below_the_step_is_seen_in_a_callable(distance,
 
 @pytest.mark.parametrize(
     ("activation", "corner"),
-    [("relu", 0), ("leaky_relu(0.2)", 0), ("elu(0.5)", 0), ("relu6", 6), ("hard_tanh", -1), ("hard_tanh", 1)],
+    [
+        *(("relu", 0), ("leaky_relu(0.2)", 0), ("elu(0.5)", 0), ("relu6", 6), ("hard_tanh", -1)),
+        *(("hard_tanh", 1), ("prelu", 0), ("selu", 0), ("hard_sigmoid", -3), ("hard_sigmoid", 3)),
+        *(("hard_swish", -3), ("hard_swish", 3), ("abs", 0)),
+    ],
 )
 def test_every_corner_is_known(activation, corner):
     net = Network([([[1.0, 0.0], [0.0, 1.0]], [corner, 0.5])], head=activation)
@@ -222,10 +226,45 @@ def test_every_corner_is_known(activation, corner):
     assert (report.ok, report.checked, report.skipped) == (True, 1, 1)
 
 
-@pytest.mark.parametrize("activation", ["leaky_relu(1.0)", "elu", "tanh", "gelu", "identity"])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        "leaky_relu(1.0)",
+        "elu",
+        "tanh",
+        "gelu",
+        "identity",
+        "celu(0.5)",
+        "mish",
+        "softsign",
+        "exp",
+        "square",
+        "sin",
+    ],
+)
 def test_a_smooth_activation_has_no_corner(activation):
     net = Network([(np.eye(2), [0.0, 0.5])], head=activation)
     assert check_jacobian(net, [0.0, 0.0]).checked == 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("activation", "crossing"),
+    [
+        *(("silu", -1.2784645), ("gelu", -0.7517916), ("gelu_tanh", -0.7524614), ("hard_swish", -1.5)),
+        *(("mish", -1.1924312), ("square", 0.0), ("sin", np.pi / 2), ("cos", np.pi)),
+    ],
+)
+def test_a_slope_near_zero_may_be_as_wrong_as_its_argument(activation, crossing, dtype):
+    for distance in np.linspace(-1e-3, 1e-3, 21):
+        net = Network([([[1.0], [1.0]], [0.3])], head=activation, dtype=dtype)
+        assert check_jacobian(net, [0.5, crossing - 0.8 + distance])
+
+
+def test_a_small_slope_of_tanh_is_checked_in_its_digits():
+    net = Network([([[1.0]], [0.0])], head="tanh", dtype=np.float32)
+    assert check_jacobian(net, [8.0])
+    assert not check_jacobian(net, [8.0], lambda x: np.array([[1 - np.float32(np.tanh(8.0)) ** 2]]))
 
 
 def test_a_deep_corner_that_one_input_moves_skips_that_column_only():

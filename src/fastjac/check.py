@@ -292,16 +292,20 @@ def _own_rounding(operation: Operation, inputs: list[Array], a: Array) -> Array:
     return np.zeros_like(a) if isinstance(operation, exact) else np.abs(a)
 
 
+# Their slope crosses 0, and is as wrong there as the pre-activation.
+_CROSSING = ("silu", "gelu", "gelu_tanh", "hard_swish", "mish", "square", "sin", "cos")
+
+
 def _sizes(operation: Operation, inputs: list[Array], a: Array) -> list[Array]:
     """Return the sizes of what an operation's Jacobians are computed from: (k,) diagonals or (k, n)."""
     if isinstance(operation, Apply):
-        # Where 1 - s or 1 - t**2 cancels, the rounding of the 1 stays.
+        # Where 1 - s cancels, the rounding of the 1 stays.
         name = operation.activation.name
         if name in HEADS_ONLY:
             s = reference.softmax(inputs[0])
             return [(np.eye(a.size) + s) * (s[:, None] if name == "softmax" else 1)]
-        if name == "tanh":
-            return [np.ones_like(a)]
+        if name in _CROSSING:
+            return [np.maximum(np.abs(reference.slope(inputs[0], operation.activation)), 1)]
     if isinstance(operation, Normalise):
         # Of few entries, the identity and what is subtracted from it cancel.
         centred = inputs[0] - np.mean(inputs[0]) if operation.centred else inputs[0]

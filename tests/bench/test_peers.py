@@ -69,7 +69,9 @@ def test_peers_agree_at_any_depth(family, head, sizes):
 @pytest.mark.parametrize("family", measure.FAMILIES)
 @pytest.mark.parametrize("activation", [*ELEMENTWISE, *WITH_PARAMETERS])
 def test_peers_agree_on_every_activation(family, activation):
-    agree(family, random_problem((7, 12, 11, 3), activation, "tanh"), slow=False)
+    # Two exponentials in a chain saturate a head.
+    head = "identity" if activation == "exp" else "tanh"
+    agree(family, random_problem((7, 12, 11, 3), activation, head), slow=False)
 
 
 @pytest.mark.parametrize("activation", [*ELEMENTWISE, *WITH_PARAMETERS])

@@ -231,7 +231,7 @@ def torch_oracle(layers, x):
         "gelu_tanh": lambda z, _: F.gelu(z, approximate="tanh"),
         "prelu": lambda z, p: F.prelu(z, torch.tensor(p, dtype=z.dtype).reshape(-1)),
         "celu": F.celu,
-        "hard_sigmoid": lambda z, _: F.hardsigmoid(z),
+        "hard_sigmoid": lambda z, _: F.relu6(z + 3) / 6,  # The slope of hardsigmoid is 1 / 6 in float32.
         "hard_swish": lambda z, _: F.hardswish(z),
         **{name: lambda z, _, name=name: getattr(torch, name)(z) for name in ("exp", "square", "abs")},
         **{name: lambda z, _, name=name: getattr(torch, name)(z) for name in ("sin", "cos")},

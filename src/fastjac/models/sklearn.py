@@ -279,6 +279,7 @@ _ACTIVATIONS = {
     "logistic": Activation("sigmoid"),
     "tanh": Activation("tanh"),
     "relu": Activation("relu"),
+    "exp": Activation("exp"),
     "softmax": Activation("softmax"),
 }
 

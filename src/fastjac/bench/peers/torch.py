@@ -21,7 +21,9 @@ _TORCH = Dialect(
         F,
         torch,
         hard_tanh=F.hardtanh,
-        hard_sigmoid=F.hardsigmoid,
+        # PyTorch's own have float32's accuracy.
+        celu=lambda z, p: p * F.elu(z / p),
+        hard_sigmoid=lambda z: F.relu6(z + 3) / 6,
         hard_swish=F.hardswish,
         prelu=None,  # Theirs takes a tensor of slopes.
         gelu_tanh=partial(F.gelu, approximate="tanh"),
