@@ -220,8 +220,9 @@ def _network(arrays: Arrays, text: str, budget: Budget) -> Network:
         raise ValueError("its arrays differ in dtype")
     layers = [(arrays[f"w{number}"], arrays[f"b{number}"]) for number in numbers]
     net = network(layers, activations[:-1], activations[-1], **names, budget=budget)
-    if any(layer.activation.name not in _FIRST_ACTIVATIONS for layer in net.layers):
-        raise ValueError(f"its schema has version 1, which has {', '.join(_FIRST_ACTIVATIONS)} alone")
+    newer = [layer.activation.name for layer in net.layers if layer.activation.name not in _FIRST_ACTIVATIONS]
+    if newer:
+        raise ValueError(f"its schema has version 1, which has no {newer[0]}")
     return net
 
 
