@@ -9,7 +9,7 @@ from fastjac.embedding import OK, value_and_jacobian
 from .common import CALLS, DTYPES, SOME, OneNetwork, check, random_network, results
 
 
-@njit
+@njit(cache=True)  # asv measures each network in a process of its own.
 def repeated(handle, times, x, y, jac):
     status = 0
     for _ in range(times):
