@@ -12,7 +12,8 @@ from typing import Any
 import fastjac
 from fastjac.bench import limits
 from fastjac.bench.measure import Row
-from fastjac.bench.problem import IN_A_CALL, MANY, VALUE_ALONE, Problem
+from fastjac.bench.problem import IN_A_CALL, MANY, VALUE_ALONE, GraphProblem, Problem
+from fastjac.graph.texts import summary
 from fastjac.kernels.merging import merge
 
 _PACKAGES = (
@@ -52,19 +53,17 @@ def figures(
 ) -> dict[str, Any]:
     """Return the figures of one network, in microseconds an input; ``model`` names its file."""
     inputs = problem.batch or 1
-    sizes, active = _merged(problem)
 
     def limit_of(count: int) -> float:
-        return limits.limit_seconds(sizes, active, problem.dtype, machine, str(problem.head), count) / count
+        return _limit(problem, machine, count) / count
 
     limit = limit_of(inputs)
     ours = next(row.timing.minimum for row in rows if row.peer == "fastjac" and row.timing)
-    hidden = dict.fromkeys(str(layer.activation) for layer in problem.layers[:-1])
     return {
         "model": model,
         "shape": "-".join(map(str, problem.sizes)),
-        "activation": ", ".join(hidden),
-        "head": str(problem.head),
+        "activation": _hidden(problem),
+        "head": "" if isinstance(problem, GraphProblem) else str(problem.head),
         "dtype": problem.dtype.name,
         "batch": problem.batch,
         "active": problem.active,
@@ -74,6 +73,21 @@ def figures(
             for row in rows
         ],
     }
+
+
+def _limit(problem: Problem, machine: limits.Machine, count: int) -> float:
+    """Return the least seconds for so many inputs."""
+    if isinstance(problem, GraphProblem):
+        return limits.graph_limit_seconds(problem.value, problem.dtype, machine, count)
+    sizes, active = _merged(problem)
+    return limits.limit_seconds(sizes, active, problem.dtype, machine, str(problem.head), count)
+
+
+def _hidden(problem: Problem) -> str:
+    """Return the names of the hidden activations, or of all operations of a graph."""
+    if isinstance(problem, GraphProblem):
+        return summary(problem.value)
+    return ", ".join(dict.fromkeys(str(layer.activation) for layer in problem.layers[:-1]))
 
 
 def _merged(problem: Problem) -> tuple[list[int], list[float]]:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastjac.graph.plan import GraphPlan
+from fastjac.graph.values import Affine, Value, ordered
 from fastjac.kernels.caches import cache_sizes
 from fastjac.layers import FLOATS, HEADS_ONLY, as_activation
 from fastjac.plan import Plan
@@ -146,6 +148,23 @@ def limit_seconds(
 ) -> float:
     """Return the least seconds for the values and Jacobians of ``batch`` inputs; see `passes`."""
     return sum(part.seconds for part in passes(sizes, active, dtype, machine, head, batch))
+
+
+def graph_limit_seconds(value: Value, dtype: DTypeLike, machine: Machine, batch: int = 1) -> float:
+    """Return the least seconds for the values and Jacobians of ``batch`` inputs of a graph.
+
+    As in `passes`: the multiply-adds of a forward pass and of the plan, all units active; each weight is read
+    once in both, from the smallest cache that holds all weights.
+    """
+    dtype, plan = np.dtype(dtype), GraphPlan(value)
+    operations = [each.operation for each in ordered(value)]
+    numbers = sum(each.w.size for each in operations if isinstance(each, Affine))
+    peak, home = machine.peaks[dtype.name], machine.level(numbers * dtype.itemsize)
+    read = numbers * dtype.itemsize / home.read
+    jac = batch * plan.sizes[0] * plan.sizes[-1] * dtype.itemsize
+    written = jac / machine.level(jac).write
+    forward = max(batch * numbers / peak, read)
+    return forward + max(batch * plan.multiply_adds / peak, read if plan.multiply_adds else 0.0, written)
 
 
 def processor() -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastjac import reference
+from fastjac.graph.folding import in_dtype
+from fastjac.graph.values import Apply, Value
 from fastjac.layers import HEADS_ONLY, Activation, Layer, as_layers
+from fastjac.network import Network
 
 Array = NDArray[np.floating[Any]]
 
@@ -66,6 +69,33 @@ class Problem(NamedTuple):
         return self.x
 
 
+class GraphProblem(Problem):
+    """A network that is no chain, and its input; its value stands where other networks have layers."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Value:
+        """Return the network, in its dtype."""
+        return cast(Value, tuple.__getitem__(self, 0))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Raise `NotApplicableError`, for peers that take layers alone."""
+        raise NotApplicableError("layers in a row only")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Return ``(N, M)``."""
+        return self.x.shape[-1], self.value.size
+
+    @property
+    def head(self) -> Activation:
+        """Return the last operation's activation."""
+        operation = self.value.operation
+        return operation.activation if isinstance(operation, Apply) else Activation("identity")
+
+
 # The end of the names of peers that compute y without jac.
 VALUE_ALONE = "value alone"
 
@@ -102,6 +132,18 @@ def random_problem(
         pairs.append((w, b))
         a = np.maximum(a @ w + b, 0)
     return _problem(as_layers(pairs, activation, head, dtype), xs, batch, rng)
+
+
+def network_problem(
+    net: Network, dtype: DTypeLike | None = None, batch: int | None = None, seed: int = 0
+) -> Problem:
+    """Return a network, in ``dtype`` if given, with standard normal inputs."""
+    if hasattr(net, "layers"):
+        return model_problem(net.layers, dtype, batch, seed)
+    net = net if dtype is None else net.replace(dtype=np.dtype(dtype))  # type: ignore[arg-type]
+    x = np.random.default_rng(seed).standard_normal((batch or 1, net.n_inputs))
+    x = x.astype(np.float32).astype(net.dtype)  # Both dtypes hold it.
+    return GraphProblem(net.graph, x if batch else x[0], ())  # type: ignore[arg-type]
 
 
 def model_problem(
@@ -188,19 +230,30 @@ def disagreement(problem: Problem, y: Any, jac: Any) -> float:
     for answer, expected in zip(answers, problem.outputs(), strict=False):
         if answer.shape != expected.shape:
             raise ValueError(f"shape {answer.shape}, expected {expected.shape}")
-    layers = [
-        Layer(layer.w.astype(float), layer.b.astype(float), layer.activation) for layer in problem.layers
-    ]
+    answer_at = _reference(problem)
     count = problem.batch or 1
     xs = problem.x.reshape(count, -1).astype(float)
     worst = 0.0
     for i in np.unique(np.linspace(0, count - 1, 32).astype(int)):
-        right = reference.value_and_jacobian(xs[i], layers)
-        allowed = _rounding_of_logits(xs[i], layers, problem.dtype)
+        right, allowed = answer_at(xs[i])
         for answer, true, rounding in zip(answers, right, allowed, strict=False):
             error = np.abs(answer.reshape(count, *true.shape)[i] - true).max() - rounding
             worst = max(worst, float(error / (np.abs(true).max() or 1)) if np.isfinite(error) else np.inf)
     return worst
+
+
+def _reference(problem: Problem) -> Callable[[Array], tuple[tuple[Array, Array], tuple[float, float]]]:
+    """Return a function of x: the reference's y and jac in float64, and what rounding may change of each."""
+    if isinstance(problem, GraphProblem):
+        value = in_dtype(problem.value, np.dtype(np.float64))
+        return lambda x: (reference.graph_value_and_jacobian(x, value), (0.0, 0.0))
+    layers = [
+        Layer(layer.w.astype(float), layer.b.astype(float), layer.activation) for layer in problem.layers
+    ]
+    return lambda x: (
+        reference.value_and_jacobian(x, layers),
+        _rounding_of_logits(x, layers, problem.dtype),
+    )
 
 
 def _rounding_of_logits(x: Array, layers: Sequence[Layer], dtype: np.dtype[Any]) -> tuple[float, float]:

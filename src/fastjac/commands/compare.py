@@ -15,7 +15,7 @@ from typing import Any
 
 from fastjac.bench import compare, limits
 from fastjac.bench.measure import builders, is_rival, measure, prepare
-from fastjac.bench.problem import Problem, model_problem, random_problem
+from fastjac.bench.problem import Problem, network_problem, random_problem
 from fastjac.commands import CommandError, one_thread
 from fastjac.commands.inputs import read_network
 from fastjac.commands.limits import describe
@@ -112,9 +112,10 @@ def problems(args: argparse.Namespace) -> Iterator[Problem]:
     """Return an iterator over the networks that ``args`` ask for."""
     batches = args.batch or [None]
     if args.model is not None:
-        layers = read_network(args.model).layers
-        dtypes = args.dtype or [layers[0].w.dtype]
-        return (model_problem(layers, dtype, batch) for dtype in dtypes for batch in batches)
+        net = read_network(args.model)
+        return (
+            network_problem(net, dtype, batch) for dtype in args.dtype or [net.dtype] for batch in batches
+        )
     return (
         random_problem(shape, args.activation, args.head, dtype, batch, args.active)
         for shape in (compare.grid_shapes() if args.grid else args.shape)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastjac.bench.latency import PERCENTILES, TURN, Latency, latencies, peers
-from fastjac.bench.problem import model_problem
+from fastjac.bench.problem import network_problem
 from fastjac.commands import one_thread
 from fastjac.commands.inputs import read_network
 from fastjac.commands.networks import positive
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if not one_thread.in_force():
         return one_thread.run_again(args.argv)
     net = read_network(args.model)
-    problem = model_problem(net.layers)
+    problem = network_problem(net)
     try:
         with told_if_slow("compiling fastjac and its peers for this processor"):
             calls = peers(problem)

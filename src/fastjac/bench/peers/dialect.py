@@ -7,7 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from fastjac.bench.problem import NotApplicableError
+from fastjac.bench.problem import GraphProblem, NotApplicableError, Problem
+from fastjac.graph.values import (
+    Affine,
+    Apply,
+    Concatenate,
+    Input,
+    Multiply,
+    Normalise,
+    Operation,
+    Scale,
+    Select,
+    Value,
+    ordered,
+)
 from fastjac.layers import ACTIVATIONS, SELU_ALPHA, SELU_SCALE, Activation, Layer
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -131,6 +144,14 @@ _SLOPES: dict[str, Callable[[Any, Any, float, Any, Any], Any]] = {
 }
 
 
+def weights(problem: Problem) -> list[tuple[Any, Any]]:
+    """Return the pairs of arrays of a problem's affine maps, and of its scales, in order."""
+    if not isinstance(problem, GraphProblem):
+        return [(layer.w, layer.b) for layer in problem.layers]
+    operations = (each.operation for each in ordered(problem.value))
+    return [(each[0], each[1]) for each in operations if isinstance(each, (Affine, Scale))]
+
+
 def one_parameter(activation: Activation) -> float:
     """Return the parameter, if it is one number for all units."""
     if isinstance(activation.parameter, tuple):
@@ -186,6 +207,56 @@ class Dialect(NamedTuple):
         if activation.name == "gelu" and self.erf is None:
             raise NotApplicableError("gelu needs scipy")
         return partial(formula, self.xp, self.erf, one_parameter(activation))
+
+    def function(self, problem: Problem) -> Callable[[Any, Any], Any]:
+        """Return ``f(a, weights) -> y``, with the `weights` of the problem."""
+        return (
+            self.graph(problem.value) if isinstance(problem, GraphProblem) else self.network(problem.layers)
+        )
+
+    def graph(self, value: Value) -> Callable[[Any, Any], Any]:
+        """Return ``f(a, weights) -> y``, with the pairs of arrays of maps and scales, in order."""
+        values = ordered(value)
+        applied = {
+            id(each): self.value(each.operation.activation)
+            for each in values
+            if isinstance(each.operation, Apply)
+        }
+
+        def network(a: Any, weights: Any) -> Any:
+            found: dict[int, Any] = {}
+            pairs = iter(weights)
+            for each in values:
+                inputs = [found[id(before)] for before in each.inputs]
+                if isinstance(each.operation, Input):
+                    found[id(each)] = a
+                elif isinstance(each.operation, Apply):
+                    found[id(each)] = applied[id(each)](inputs[0])
+                elif isinstance(each.operation, Affine):
+                    w, b = next(pairs)
+                    found[id(each)] = inputs[0] @ w + b
+                elif isinstance(each.operation, Scale):
+                    factor, shift = next(pairs)
+                    found[id(each)] = inputs[0] * factor + shift
+                else:
+                    found[id(each)] = self._operation(each.operation, inputs)
+            return found[id(value)]
+
+        return network
+
+    def _operation(self, operation: Operation, inputs: list[Any]) -> Any:
+        """Return what an operation without weights computes."""
+        xp, a = self.xp, inputs[0]
+        if isinstance(operation, Concatenate):
+            return xp.concatenate(inputs)
+        if isinstance(operation, Select):
+            first, last = int(operation.places[0]), int(operation.places[-1])
+            is_range = operation.places.tolist() == list(range(first, last + 1))
+            return a[first : last + 1] if is_range else a[xp.asarray(operation.places.copy())]
+        if isinstance(operation, Normalise):
+            centred = a - xp.mean(a) if operation.centred else a
+            return centred / xp.sqrt(xp.mean(centred * centred) + operation.epsilon)
+        return a * inputs[1] if isinstance(operation, Multiply) else a + inputs[1]
 
     def network(self, layers: Sequence[Layer]) -> Callable[[Any, Any], Any]:
         """Return ``f(a, weights) -> y``, with ``weights`` the pairs (w, b) of the layers."""

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from fastjac.bench import machine
-from fastjac.bench.problem import IN_A_CALL, MANY, VALUE_ALONE, Call, NotApplicableError, Problem
+from fastjac.bench.problem import (
+    IN_A_CALL,
+    MANY,
+    VALUE_ALONE,
+    Call,
+    GraphProblem,
+    NotApplicableError,
+    Problem,
+)
 from fastjac.jacobian import value_and_jacobian
 from fastjac.kernels import routines
 from fastjac.kernels.contexts import new_context
@@ -19,6 +27,8 @@ _MULTIPLY_ADDS = 4_000_000
 
 
 def _network(problem: Problem) -> Network:
+    if isinstance(problem, GraphProblem):
+        return Network(problem.value, dtype=problem.dtype)
     *hidden, head = (layer.activation for layer in problem.layers)
     return Network([(layer.w, layer.b) for layer in problem.layers], hidden, head)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import erf
 
-from fastjac.bench.peers.dialect import Dialect, own_functions
+from fastjac.bench.peers.dialect import Dialect, own_functions, weights
 from fastjac.bench.problem import Call, Problem
 
 jax.config.update("jax_enable_x64", True)
@@ -30,7 +30,7 @@ def _function(problem: Problem, how: str) -> Callable[[Any, Any], tuple[Any, Any
     if how == "by hand":
         by_hand = _JAX.by_hand(problem.layers)
         return lambda x, weights: by_hand(x, weights, [w.T for w, _ in weights])[::-1]
-    network = _JAX.network(problem.layers)
+    network = _JAX.function(problem)
 
     def twice(x: Any, weights: Any) -> tuple[Any, Any]:
         y = network(x, weights)
@@ -45,13 +45,13 @@ def _build(problem: Problem, how: str, closed: bool) -> Call:
     if problem.batch is not None:
         function = jax.vmap(function, in_axes=(0, None))
     x = jnp.asarray(problem.x)
-    weights = [(jnp.asarray(layer.w), jnp.asarray(layer.b)) for layer in problem.layers]
+    arrays = [(jnp.asarray(one), jnp.asarray(other)) for one, other in weights(problem)]
     if closed:
-        compiled = jax.jit(lambda x: function(x, weights))
+        compiled = jax.jit(lambda x: function(x, arrays))
         arguments: tuple[Any, ...] = (x,)
     else:
         compiled = jax.jit(function)
-        arguments = (x, weights)
+        arguments = (x, arrays)
 
     def call() -> tuple[Any, Any]:
         jac, y = compiled(*arguments)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fastjac.bench.peers.dialect import Dialect, own_functions
+from fastjac.bench.peers.dialect import Dialect, own_functions, weights
 from fastjac.bench.problem import Call, Problem
 
 torch.set_num_threads(1)
@@ -34,12 +34,12 @@ _TORCH = Dialect(
 
 
 def _weights(problem: Problem) -> list[tuple[Any, Any]]:
-    return [(torch.tensor(layer.w), torch.tensor(layer.b)) for layer in problem.layers]
+    return [(torch.tensor(one), torch.tensor(other)) for one, other in weights(problem)]
 
 
 def _network(problem: Problem) -> Callable[[Any], Any]:
-    network, weights = _TORCH.network(problem.layers), _weights(problem)
-    return lambda a: network(a, weights)
+    network, arrays = _TORCH.function(problem), _weights(problem)
+    return lambda a: network(a, arrays)
 
 
 def jacrev(problem: Problem) -> Call:
@@ -81,11 +81,11 @@ def functional(problem: Problem) -> Call:
 
 def by_hand(problem: Problem, compiled: bool) -> Call:
     """Return the backward pass written by hand, eager or under ``torch.compile``."""
-    weights, by_hand = _weights(problem), _TORCH.by_hand(problem.layers)
-    transposed = [w.T.contiguous() for w, _ in weights]
+    by_hand, arrays = _TORCH.by_hand(problem.layers), _weights(problem)
+    transposed = [w.T.contiguous() for w, _ in arrays]
 
     def value_and_jacobian(x: Any) -> tuple[Any, Any]:
-        return by_hand(x, weights, transposed)
+        return by_hand(x, arrays, transposed)
 
     function = value_and_jacobian
     if compiled:
