@@ -12,9 +12,13 @@ All blocks of a page share one process and one empty folder. A block of ``bash``
 server that does not end, or an installation.
 """
 
-import re
+from __future__ import annotations
 
-from sphinx.application import Sphinx
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 _HEADER = """---
 file_format: mystnb
@@ -24,7 +28,11 @@ kernelspec:
 """
 _BLOCK = re.compile(r"^```(python|sh|c)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HIDDEN = re.compile(r"^<!-- (remove-(?:cell|input))\n(.*?)^-->$", re.MULTILINE | re.DOTALL)
-_MAGIC = {"sh": ("remove-input", "%%script sh -e"), "c": ("remove-cell", "%%writefile main.c")}
+_SHELL = """import subprocess
+done = subprocess.run(["sh", "-ec", {!r}], capture_output=True, text=True)
+print(done.stdout, end="")
+assert not done.returncode, done.stderr
+"""
 
 
 def as_notebook(text: str) -> str:
@@ -37,8 +45,10 @@ def _of_block(found: re.Match[str]) -> str:
     language, code = found.groups()
     if language == "python":
         return _cell(code)
-    tag, magic = _MAGIC[language]
-    run = _cell(f"{magic}\n{code}", tag)
+    if language == "sh":
+        run = _cell(_SHELL.format(code), "remove-input")
+    else:
+        run = _cell(f"%%writefile main.c\n{code}", "remove-cell")
     return f"{found[0]}\n\n{run}"
 
 

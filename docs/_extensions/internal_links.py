@@ -1,12 +1,15 @@
 """Looks up every link inside the built site: its file must be there, and in it the place that it names."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from sphinx.application import Sphinx
-from sphinx.util import logging
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 
 class _Page(HTMLParser):
@@ -43,6 +46,8 @@ def broken(folder: Path) -> Iterator[str]:
 
 
 def _check(app: Sphinx, error: Exception | None) -> None:
+    from sphinx.util import logging
+
     if error is None and app.builder.format == "html":
         for line in broken(Path(app.outdir).resolve()):
             logging.getLogger(__name__).warning(line)
