@@ -32,6 +32,7 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_output_stderr = "remove"
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
