@@ -1,6 +1,6 @@
 """Trains a Keras model on the digits, saves it as .keras, and compares.
 
-pip install fastjac keras tensorflow-cpu scikit-learn
+pip install . keras tensorflow-cpu scikit-learn
 python examples/digits_keras.py [FOLDER]
 """
 

@@ -1,6 +1,6 @@
 """Trains a PyTorch module on the digits, exports it to ONNX, and compares with PyTorch and ONNX Runtime.
 
-pip install fastjac torch scikit-learn onnx onnxscript onnxruntime
+pip install . torch scikit-learn onnx onnxscript onnxruntime
 python examples/digits_onnx.py [FOLDER]
 """
 

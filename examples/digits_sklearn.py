@@ -1,6 +1,6 @@
 """Trains a scikit-learn pipeline on the digits, saves it through `fastjac.from_sklearn`, and compares.
 
-pip install fastjac scikit-learn
+pip install . scikit-learn
 python examples/digits_sklearn.py [FOLDER]
 """
 

@@ -1,6 +1,6 @@
 """Trains a PyTorch module on the digits, saves it through `fastjac.from_torch`, and compares.
 
-pip install fastjac torch scikit-learn
+pip install . torch scikit-learn
 python examples/digits_torch.py [FOLDER]
 """
 

@@ -1,6 +1,6 @@
 """Trains the digits network that fastjac ships, 64-100-10, and keeps ten digits that it has not seen.
 
-    pip install 'fastjac[sklearn]'
+    pip install '.[sklearn]'
     python examples/train_digits.py [FOLDER]
 
 It writes digits.npz and digits_samples.npz to FOLDER, by default the package's data folder. The digits

@@ -1,7 +1,8 @@
-"""Run a command in a virtual environment that has fastjac and its tests' needs, made on first use.
+"""Run a command in a virtual environment that has fastjac and what the command needs, made on first use.
 
     python3 tools/in_venv.py python -m fastjac
     python3 tools/in_venv.py pytest
+    python3 tools/in_venv.py sphinx-build -W docs build/html
 
 The environment is the active one if there is one, else ``.venv`` beside pyproject.toml. Nothing is
 installed anywhere else, so this also works where the system's Python refuses ``pip install``.
@@ -18,6 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = "Scripts" if os.name == "nt" else "bin"
+# Command -> the extra that it needs; the demonstration needs none.
+EXTRAS = {"sphinx-build": "docs", "asv": "dev"}
+DEMONSTRATION = ["python", "-m", "fastjac"]
 
 
 def make(environment: Path) -> None:
@@ -27,19 +31,28 @@ def make(environment: Path) -> None:
         subprocess.run([*command, "--clear", "--without-pip"], check=True)
 
 
-def install(environment: Path) -> None:
-    """Install fastjac from this tree, editable, unless pyproject.toml is as it was the last time."""
+def extra(command: list[str]) -> str:
+    """Return the extra that ``command`` needs."""
+    return "" if command == DEMONSTRATION else EXTRAS.get(command[0], "test")
+
+
+def install(environment: Path, wanted: str) -> None:
+    """Install fastjac from this tree, editable, unless it is there with the extra ``wanted``."""
     python = environment / SCRIPTS / "python"
     stamp = environment / "fastjac-installed"
-    wanted = f"{ROOT}\n{hashlib.sha256((ROOT / 'pyproject.toml').read_bytes()).hexdigest()}\n"
-    if stamp.exists() and stamp.read_text() == wanted:
+    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    source, *extras = stamp.read_text().splitlines() if stamp.exists() else [""]
+    if source != f"{ROOT} {digest}":
+        extras = []
+    elif wanted in extras:
         return
     print(f"installing fastjac into {environment}", file=sys.stderr)
     pip = [str(python), "-m", "pip"]
     if subprocess.run([*pip, "--version"], capture_output=True).returncode:
         pip = [sys.executable, "-m", "pip", "--python", str(python)]
-    subprocess.run([*pip, "install", "--quiet", "--editable", f"{ROOT}[test]"], check=True)
-    stamp.write_text(wanted)
+    what = f"{ROOT}[{wanted}]" if wanted else str(ROOT)
+    subprocess.run([*pip, "install", "--quiet", "--editable", what], check=True)
+    stamp.write_text("\n".join([f"{ROOT} {digest}", *sorted({"", wanted, *extras})]) + "\n")
 
 
 def main(command: list[str]) -> int:
@@ -52,7 +65,7 @@ def main(command: list[str]) -> int:
     try:
         if not (environment / "pyvenv.cfg").exists():
             make(environment)
-        install(environment)
+        install(environment, extra(command))
     except subprocess.CalledProcessError as error:
         print(f"in_venv: failed: {' '.join(error.cmd)}", file=sys.stderr)
         return 1

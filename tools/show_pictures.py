@@ -1,6 +1,6 @@
 """Makes the pictures of the live page in docs/: a drawing, and a table.
 
-pip install 'fastjac[sklearn]'
+pip install '.[sklearn]'
 python3 tools/in_venv.py python tools/show_pictures.py
 """
 

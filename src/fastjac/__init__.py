@@ -1,4 +1,34 @@
-"""A neural network's output together with its input-output Jacobian, at the hardware's speed."""
+"""A neural network's output together with its input-output Jacobian, at the hardware's speed.
+
+Make a network from weights, from another framework's model, or from a file:
+
+- `Network`: from arrays ``(w, b)`` of each layer.
+- `from_torch`, `from_keras`, `from_sklearn`, `from_params`: from PyTorch, Keras and scikit-learn, and from
+  the parameters of JAX or Flax.
+- `load`, `save`: from ONNX, Keras, .nnet, .safetensors and .npz files, and to the last two. A file that
+  holds no network is a `ModelError`.
+
+Ask it:
+
+- ``net(x)``, ``net.value_and_jacobian(x)``, ``net.jacobian(x)``, ``net.vjp(x, v)``, ``net.jvp(x, u)``: for
+  one sample or a batch, with ``out=`` into your own arrays, with ``threads=`` on several cores.
+- ``net.bind(x, out)``: the same call again, checked once.
+- ``net.sensitivity(x)``, ``net.iter_value_and_jacobian(x)``: for more samples than memory holds.
+- `explain`: how much each input counts for each output, and what changing it does.
+- `check_jacobian`: a comparison with finite differences.
+
+Also here: `jacobian` and `value_and_jacobian`, for raw arrays that change between calls; `warmup`, which
+compiles ahead; and `fastjac.embedding`, for networks inside compiled code and C programs.
+
+Examples
+--------
+>>> import numpy as np
+>>> import fastjac
+>>> net = fastjac.Network([(np.eye(2), None), (np.ones((2, 1)), None)], head="identity")
+>>> y, jac = net.value_and_jacobian([3.0, -1.0])
+>>> y, jac
+(array([3.]), array([[1., 0.]]))
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

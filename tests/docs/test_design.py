@@ -8,7 +8,8 @@ from support.markdown import ROOT, read, section
 
 PACKAGE = ROOT / "src" / "fastjac"
 TEXT = read("docs/design.md")
-DOCUMENTS = ["CHANGELOG.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+PAGES = (str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))
+DOCUMENTS = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", *PAGES]
 
 
 def test_every_module_and_folder_it_names_is_there():

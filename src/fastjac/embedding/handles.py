@@ -6,7 +6,7 @@ it follows a pointer.
 """
 
 # numba's decorators are not typed.
-# mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
+# mypy: disable-error-code="no-any-return, no-untyped-call, no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _call(typing: Any, handle: Any, x: Any, y: Any, jac: Any) -> Any:
 
 
 @njit(error_model="numpy")
-def value_and_jacobian(handle, x, y, jac):
+def value_and_jacobian(handle: NDArray[np.int64], x: NDArray[Any], y: NDArray[Any], jac: NDArray[Any]) -> int:
     """Write a network's output and Jacobian from compiled code; callable from Python also.
 
     Parameters
