@@ -19,11 +19,16 @@ class _Limits:
     setup_cache.timeout = 600
 
     def share(self, machine, network, dtype, samples=None):
-        """Return the share that calls with `out=` reach, after a look at their results."""
-        from fastjac.bench import compare, measure, problem
+        """Return the share that calls of a network with `out=` reach."""
+        from fastjac.bench import problem
 
         net, _ = random_network(network, dtype)
-        given = problem.model_problem(net.layers, batch=samples)
+        return self.share_of(machine, problem.network_problem(net, batch=samples))
+
+    def share_of(self, machine, given):
+        """Return the share that calls with `out=` reach, after a look at their results."""
+        from fastjac.bench import compare, measure
+
         found, _ = measure.builders(["fastjac"])
         calls, _ = measure.prepare(given, {"fastjac": found["fastjac"]})
         rows = measure.measure(calls, ROUNDS, SECONDS)
