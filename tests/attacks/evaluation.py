@@ -6,8 +6,14 @@ import numpy as np
 
 LONG = np.longdouble
 PI = 4 * np.arctan(LONG(1))
-KINKS = {"relu": (0,), "leaky_relu": (0,), "elu": (0,), "relu6": (0, 6), "hard_tanh": (-1, 1)}
-SMOOTH = ("elu", "tanh", "sigmoid", "softplus", "silu", "gelu", "gelu_tanh")
+KINKS = {
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "prelu", "selu", "celu", "abs"), (0,)),
+    **{"relu6": (0, 6), "hard_tanh": (-1, 1), "hard_sigmoid": (-3, 3), "hard_swish": (-3, 3)},
+}
+SMOOTH = (
+    *("elu", "tanh", "sigmoid", "softplus", "silu", "gelu", "gelu_tanh", "selu", "celu", "hard_swish"),
+    *("mish", "softsign", "exp", "square", "sin", "cos"),
+)
 UNITS = 4  # of the last place, for each unit of the bound on the error
 
 
@@ -31,6 +37,28 @@ def _gelu_tanh(z, _):
     return z * s, s + 2 * z * s * (1 - s) * root * (1 + 3 * cubic * z * z)
 
 
+def _hard_swish(z, _):
+    return z * np.clip(z + 3, 0, 6) / 6, np.where(
+        z <= -3, LONG(0), np.where(z >= 3, LONG(1), (2 * z + 3) / 6)
+    )
+
+
+def _mish(z, _):
+    t = np.tanh(np.logaddexp(z, LONG(0)))
+    return z * t, t + z * (1 - t * t) * _sigmoid(z)
+
+
+def _elu(scale, alpha, rate=1):
+    """Return the function ``scale * alpha * (exp(z / rate) - 1)`` below 0, and ``scale * z`` above."""
+
+    def function(z):
+        below = np.minimum(z, 0) / rate
+        value = np.where(z > 0, z, alpha * np.expm1(below))
+        return scale * value, scale * np.where(z > 0, LONG(1), alpha / rate * np.exp(below))
+
+    return function
+
+
 # Name -> values and slopes at z, for a parameter.
 FUNCTIONS = {
     "identity": lambda z, _: (z, np.ones_like(z)),
@@ -48,6 +76,20 @@ FUNCTIONS = {
     "silu": lambda z, _: (z * _sigmoid(z), _sigmoid(z) * (1 + z * _sigmoid(-z))),
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
+    "prelu": lambda z, p: (np.where(z > 0, z, p * z), np.where(z > 0, LONG(1), p)),
+    "selu": lambda z, _: _elu(
+        LONG("1.0507009873554804934193349852946"), LONG("1.6732632423543772848170429916717")
+    )(z),
+    "celu": lambda z, p: _elu(1, p, p)(z),
+    "hard_sigmoid": lambda z, _: (np.clip(z + 3, 0, 6) / 6, ((z > -3) & (z < 3)).astype(LONG) / 6),
+    "hard_swish": _hard_swish,
+    "mish": _mish,
+    "softsign": lambda z, _: (z / (1 + abs(z)), 1 / (1 + abs(z)) ** 2),
+    "exp": lambda z, _: (np.exp(z), np.exp(z)),
+    "square": lambda z, _: (z * z, 2 * z),
+    "abs": lambda z, _: (abs(z), np.sign(z)),
+    "sin": lambda z, _: (np.sin(z), np.cos(z)),
+    "cos": lambda z, _: (np.cos(z), -np.sin(z)),
 }
 
 

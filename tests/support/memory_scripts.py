@@ -53,6 +53,7 @@ def calls(net, x, v, u, at):
 
 def place_at_guard_pages(at):
     """Have each array of networks made from now on, workspaces included, next to inaccessible pages."""
+    from fastjac import layers
     from fastjac.kernels import context, packing
 
     def zeros(size, dtype):
@@ -65,6 +66,8 @@ def place_at_guard_pages(at):
         self._keep(made := guarded(count, kind, at, 8))
         return made
 
+    # The weights as they were given, which kernels read where merged ones do not serve.
+    layers.read_only = lambda array, dtype: read_only(guarded_copy(array.astype(dtype), at))
     packing.aligned_zeros = context.aligned_zeros = zeros
     context.Arena.integers, context.Arena.records = integers, records
 
