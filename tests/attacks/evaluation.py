@@ -139,7 +139,7 @@ def evaluated(layers, x):
             y, slope = FUNCTIONS[name](z, LONG(parameter))
             tangents = tangents * slope[:, None]
             bounds = bounds * (np.maximum(abs(slope), 1) if name in SMOOTH else abs(slope))[:, None]
-            y_bound = abs(y) + 2 * spread
+            y_bound = abs(y) + 2 * spread * np.maximum(abs(slope), 1)
         else:
             exponential = np.exp(z - z.max(axis=1, keepdims=True))
             total = exponential.sum(axis=1, keepdims=True)
