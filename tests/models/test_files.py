@@ -53,9 +53,14 @@ def test_newer_activations_are_version_2(dtype, suffix, tmp_path):
     assert json.loads(text)["version"] == 2
     (name,) = (name for name in arrays if name.startswith("parameter"))
     np.testing.assert_array_equal(arrays[name], slopes.parameter)
-    for parameter in (arrays[name][:, None], arrays[name][:2], arrays[name] * dtype(np.nan), arrays[name][:0]):
+    for parameter in (
+        arrays[name][:, None],
+        arrays[name][:2],
+        arrays[name] * dtype(np.nan),
+        arrays[name][:0],
+    ):
         path.write_bytes(_CONTAINERS[suffix][1](arrays | {name: parameter}, text))
-        with pytest.raises(ModelError, match="its (parameter|activation)|prelu"):
+        with pytest.raises(ModelError, match=r"its value \d+: .*(its parameter has shape|prelu)"):
             load(path)
 
 
