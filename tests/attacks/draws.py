@@ -36,7 +36,8 @@ def draw_case(rng):
         [_named(rng, HIDDEN)] * (layers - 1) if same else [_named(rng, HIDDEN) for _ in range(layers - 1)]
     )
     head = str(rng.choice(["softmax", "log_softmax"])) if rng.random() < 0.5 else _named(rng, HEADS)
-    if sum(name in GROWING for name in (*hidden, head)) > 1:  # The exponential of another overflows.
+    growing = sum(name in GROWING for name in (*hidden, head))
+    if growing > 1 or (growing and layers > 3):  # The exponential of another, or of large numbers, overflows.
         hidden, head = ["tanh" if name in GROWING else name for name in hidden], "identity"
     scale = float(rng.choice([0.5, 1.0, 2.0]))
     return Case(tuple(sizes), tuple(hidden), head, DTYPES[rng.integers(2)], scale, int(rng.integers(2**31)))
