@@ -99,6 +99,8 @@ def test_sizes_around_multiples_of_the_vector_width(place, size, dtype):
         (64, 64, 64, 64, 64, 64, 64),
         (1000, 1),
         (129, 257, 65),
+        (2048, 8, 100),  # The Jacobian is written in long runs of a few rows.
+        (70, 9, 40),
     ],
 )
 @pytest.mark.parametrize("head", ["softmax", "log_softmax", "identity"])
