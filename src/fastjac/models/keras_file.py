@@ -147,7 +147,7 @@ def _leaves(model: dict[str, Any], place: str, names: tuple[str, ...]) -> Iterat
     places: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for layer in layers:
-        kind = re.sub("([a-z])([A-Z])", r"\1_\2", layer["class_name"].replace("Model", "Functional")).lower()
+        kind = _snake_case(layer["class_name"].replace("Model", "Functional"))
         places[_name(layer)] = (
             f"{place}layers/{kind}_{counts[kind]}/" if counts[kind] else f"{place}layers/{kind}/"
         )
@@ -162,6 +162,11 @@ def _leaves(model: dict[str, Any], place: str, names: tuple[str, ...]) -> Iterat
             yield from _leaves(layer, places[name], (*names, name))
         else:
             yield _Leaf(kind, layer["config"], places[name], (*names, name))
+
+
+def _snake_case(name: str) -> str:
+    """Return a class's name as Keras names a folder after it: batch_normalization, p_re_lu."""
+    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
 
 
 def _in_order(config: Any, layers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
