@@ -88,6 +88,10 @@ class ShareOfLimit(_Limits):
     param_names = ["network", "dtype"]
 
     def track_share_of_limit(self, machine, network, dtype):
-        from fastjac.bench.problem import network_problem
+        from fastjac.bench import compare, measure, problem
 
-        return self.share_of(machine, network_problem(_network(network, dtype)))
+        given = problem.network_problem(_network(network, dtype))
+        found, _ = measure.builders(["fastjac"])
+        calls, _ = measure.prepare(given, {"fastjac": found["fastjac"]})
+        rows = measure.measure(calls, 25, 0.03)
+        return compare.figures(given, rows, machine)["peers"][0]["limit_share"]
