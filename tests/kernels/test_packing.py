@@ -11,9 +11,9 @@ from support.oracles import DTYPES, Case, assert_right
 # Far from the limits, which were measured and may move.
 CARRYING = [(1, 256, 256, 256, 1), (1, 512, 512, 1), (2, 50, 50, 20), (1, 40, 30)]
 NOT_CARRYING = [(500, 100, 10), (8, 32, 4), (4, 10), (2, 20, 20, 1), (64, 64, 64, 64), (3, 32, 32, 3)]
-# More outputs than inputs, by the Jacobian's own shape.
-TRANSPOSED = [(40, 50, 100), (20, 40, 30, 40), (19, 90, 5, 90, 29)]
-NOT_TRANSPOSED = [(500, 100, 10), (20, 60, 60, 20), (4, 3), (3, 4)]
+# More outputs than inputs, by the Jacobian's own shape, and more units between or a large left factor.
+TRANSPOSED = [(40, 50, 100), (20, 40, 30, 40), (128, 100, 1000)]
+NOT_TRANSPOSED = [(500, 100, 10), (20, 60, 60, 20), (4, 3), (3, 4), (64, 8, 100), (64, 64, 100)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
