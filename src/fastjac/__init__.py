@@ -40,7 +40,7 @@ from fastjac.network import Network
 
 if TYPE_CHECKING:
     from fastjac import explain
-    from fastjac.models import from_keras, from_params, from_sklearn, from_torch
+    from fastjac.models import from_jax, from_keras, from_params, from_sklearn, from_torch
     from fastjac.models.files import ModelError, load, save
     from fastjac.precompile import warmup
 
@@ -50,6 +50,7 @@ __all__ = [
     "Network",
     "check_jacobian",
     "explain",
+    "from_jax",
     "from_keras",
     "from_params",
     "from_sklearn",
@@ -66,6 +67,7 @@ __all__ = [
 _LATER = {
     "ModelError": "fastjac.models.files",
     "explain": "fastjac.explain",
+    "from_jax": "fastjac.models",
     "from_keras": "fastjac.models",
     "from_params": "fastjac.models",
     "from_sklearn": "fastjac.models",

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from fastjac.layers import ACTIVATIONS
 from fastjac.models import from_torch
 
 torch = pytest.importorskip("torch")
@@ -133,27 +132,9 @@ LAYERS = {
     "LayerNorm": nn.LayerNorm(8),
     "RMSNorm": nn.RMSNorm(8),
     "GLU": nn.GLU(),
-    "PReLU one": nn.PReLU(),
+    "PReLU": nn.PReLU(8),
     "Softmax": nn.Softmax(-1),
-    "selu": nn.SELU(),
-    "celu": nn.CELU(0.5),
-    "prelu": nn.PReLU(8),
-    "hard_sigmoid": nn.Hardsigmoid(),
-    "hard_swish": nn.Hardswish(),
-    "mish": nn.Mish(),
-    "softsign": nn.Softsign(),
 }
-AWAITED = {
-    "selu",
-    "celu",
-    "prelu",
-    "hard_sigmoid",
-    "hard_swish",
-    "mish",
-    "softsign",
-    "abs",
-    "sin",
-} - ACTIVATIONS.keys()
 
 
 def assert_same(module, inputs, dtype, net=None, example=None):
@@ -186,7 +167,7 @@ def test_networks_of_every_kind(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("name", SPELLED.keys() - AWAITED)
+@pytest.mark.parametrize("name", SPELLED)
 def test_what_people_spell_out_is_recognised(name, dtype):
     operation, spelling = SPELLED[name]
     net = assert_same(by_hand(spelling), 6, dtype)
@@ -195,7 +176,7 @@ def test_what_people_spell_out_is_recognised(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("name", LAYERS.keys() - AWAITED)
+@pytest.mark.parametrize("name", LAYERS)
 def test_layers_of_graphs(name, dtype):
     outer = 4 if name == "GLU" else 8
     assert_same(nn.Sequential(nn.Linear(6, 8), LAYERS[name], nn.Linear(outer, 3)), 6, dtype)
@@ -380,11 +361,11 @@ REFUSED = {
     "a convolution": (nn.Sequential(nn.Linear(6, 6), by_hand(nn.Conv1d(1, 1, 3))), r"."),
     "numbers outside": (
         Own(lambda m, x: m.inner(x) * sum(x[0].tolist())),
-        r"^Own computes something else for",
+        "^Own computes something else for",
     ),
     "numpy": (
         Own(lambda m, x: m.inner(x) * torch.as_tensor(x.numpy().sum())),
-        "^Own computes something else for",
+        "^Own computes one sample, but no derivatives of three: Can't call numpy",
     ),
     "a mix of samples": (Own(lambda m, x: m.inner(x).softmax(0)), r"mixes the samples of a batch"),
     "a mean over the batch": (

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from fastjac import graph
 from fastjac.graph.values import (
     Add,
-    Affine,
     Apply,
-    Concatenate,
     Multiply,
     Normalise,
     Scale,
@@ -28,7 +26,7 @@ from fastjac.graph.values import (
     ordered,
 )
 from fastjac.layers import ACTIVATIONS, HEADS_ONLY, Activation
-from fastjac.reference import elementwise, log_softmax, softmax
+from fastjac.reference import elementwise, evaluate, graph_value_and_jacobian
 
 Array = NDArray[np.floating[Any]]
 
@@ -64,6 +62,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "expm1": np.expm1,
     "exp": np.exp,
     "abs": np.abs,
+    "sin": np.sin,
+    "cos": np.cos,
     "erf": _erf,
     "erfc": _erfc,
     "sign": np.sign,
@@ -108,6 +108,7 @@ _POINTS = np.unique(
     [sign * point for sign in (-1, 1) for point in (*_SPECIAL, 8, 12, 19, 30, 50, 80, 1e3, 1e6)]
 )
 _TOLERANCE = 1e-6  # Frameworks keep constants in float32.
+_DIFFERS = 1e-3  # between a framework's results in float32 and those of a graph in float64
 
 
 def function(name: str, values: Sequence[Value], where: str) -> Value:
@@ -131,6 +132,17 @@ def _value(operation: Any, inputs: Iterable[Value], size: int) -> Value:
     return Value(operation, inputs, size)
 
 
+def check(value: Value, samples: Array, y: Array, v: Array, v_jac: Array) -> bool:
+    """Return whether a framework's outputs ``y`` (B, M), and the products ``v_jac`` (B, N), are a value's."""
+    for row, x in enumerate(samples):
+        expected, jac = graph_value_and_jacobian(x, value)
+        largest = np.max(np.abs(expected), initial=1e-30), np.max(np.abs(v[row]) @ np.abs(jac), initial=1e-30)
+        for found, wanted, size in zip((y[row], v_jac[row]), (expected, v[row] @ jac), largest, strict=True):
+            if not np.allclose(found, wanted, rtol=0, atol=_DIFFERS * size, equal_nan=True):
+                return False
+    return True
+
+
 def resolved(value: Value) -> Value:
     """Return a value of `fastjac.graph` alone.
 
@@ -139,12 +151,14 @@ def resolved(value: Value) -> Value:
     ValueError
         If an operation is left that `fastjac.graph` has not; it names the place.
     """
+    value = _shared(value)
     values = ordered(value)
     plans: dict[int, tuple[_Build | None, tuple[Value, ...]]] = {}
     needed = {id(value)}
     for each in reversed(values):
         if id(each) in needed:
-            found = _recognised(each)
+            with np.errstate(all="ignore"):
+                found = _recognised(each)
             plans[id(each)] = (None, each.inputs) if found is None else (found[0], (found[1],))
             needed |= {id(before) for before in plans[id(each)][1]}
     made: dict[int, Value] = {}
@@ -154,6 +168,32 @@ def resolved(value: Value) -> Value:
             ready = [made[id(before)] for before in inputs]
             made[id(each)] = _native(each, ready) if build is None else build(ready[0])
     return made[id(value)]
+
+
+def _shared(value: Value) -> Value:
+    """Return a value in which what is computed twice is one value."""
+    made: dict[int, Value] = {}
+    seen: dict[tuple[Any, ...], list[Value]] = {}
+    for each in ordered(value):
+        inputs = [made[id(before)] for before in each.inputs]
+        alike = seen.setdefault((type(each.operation), each.size, *map(id, inputs)), [])
+        same = next((other for other in alike if _equal(each.operation, other.operation)), None)
+        if same is None:
+            alike.append(same := _of(each, inputs))
+        made[id(each)] = same
+    return made[id(value)]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Return whether operations of one kind compute the same, wherever they are."""
+    names = [name for name in one._fields if name != "where"]
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _of(value: Value, inputs: list[Value]) -> Value:
+    if all(before is after for before, after in zip(value.inputs, inputs, strict=True)):
+        return value
+    return Value(value.operation, inputs, value.size)
 
 
 def _native(value: Value, inputs: list[Value]) -> Value:
@@ -170,64 +210,36 @@ def _native(value: Value, inputs: list[Value]) -> Value:
             f"{operation.where}: fastjac computes this only where it is part of an activation, a softmax or "
             "a normalisation that it has"
         )
-    if all(before is after for before, after in zip(value.inputs, inputs, strict=True)):
-        return value
-    return Value(operation, inputs, value.size)
+    return _of(value, inputs)
 
 
-def computed(values: Sequence[Value], start: Value, x: Array) -> Array:
+def _values(values: Sequence[Value], start: Value, x: Array) -> Array:
     """Return the last of ``values`` (rows, size), where ``start`` is ``x`` and each is behind its inputs."""
     rows = {id(start): x}
-    with np.errstate(all="ignore"):
-        for each in values:
-            if each is not start:
-                rows[id(each)] = _computed(each.operation, [rows[id(before)] for before in each.inputs])
+    for each in values:
+        if each is not start:
+            rows[id(each)] = _computed(each.operation, [rows[id(before)] for before in each.inputs])
     return rows[id(values[-1])]
 
 
 def _computed(operation: Any, inputs: list[Array]) -> Array:
-    x = inputs[0]
-    if isinstance(operation, Affine):
-        return np.asarray(x @ operation.w.astype(np.float64) + operation.b)
-    if isinstance(operation, Apply):
-        return _applied(operation.activation, x)
-    if isinstance(operation, Scale):
-        return np.asarray(x * operation.factor + operation.shift)
-    if isinstance(operation, Add):
-        return x + inputs[1]
-    if isinstance(operation, Multiply):
-        return x * inputs[1]
-    if isinstance(operation, Concatenate):
-        return np.concatenate(inputs, axis=-1)
-    if isinstance(operation, Select):
-        return x[..., operation.places]
-    if isinstance(operation, Normalise):
-        return _normalised(x, operation.epsilon, operation.centred)
+    if isinstance(operation, Function):
+        return np.asarray(_FUNCTIONS[operation.name](*inputs), np.float64)
     if isinstance(operation, Total):
-        return np.asarray((np.sum if operation.name == "sum" else np.max)(x, axis=-1, keepdims=True))
+        return np.asarray((np.sum if operation.name == "sum" else np.max)(inputs[0], axis=-1, keepdims=True))
     if isinstance(operation, Stop):
-        return x
-    return np.asarray(_FUNCTIONS[operation.name](*inputs), np.float64)
-
-
-def _applied(activation: Activation, x: Array) -> Array:
-    if activation.name in HEADS_ONLY:
-        head = softmax if activation.name == "softmax" else log_softmax
-        return np.array([head(row) for row in x])
-    return elementwise(x, activation)
-
-
-def _normalised(x: Array, epsilon: float, centred: bool) -> Array:
-    shifted = x - x.mean(axis=-1, keepdims=True) if centred else x
-    return np.asarray(shifted / np.sqrt((shifted**2).mean(axis=-1, keepdims=True) + epsilon))
+        return inputs[0]
+    return np.array([evaluate(operation, row) for row in zip(*inputs, strict=True)])
 
 
 def _recognised(value: Value) -> tuple[_Build, Value] | None:
     """Return how a value is computed from which other one, where that takes fewer operations."""
-    if not _joins(value) and not isinstance(value.operation, (Add, Scale)):
+    if not _joins(value) and not isinstance(value.operation, (Add, Apply, Scale)):
         return None
     part = list(_part(value))
-    if not any(map(_joins, (*part, value))) or len(part) > _MOST:
+    applied = sum(isinstance(each.operation, Apply) for each in (*part, value))
+    several = applied > (0 if isinstance(value.operation, Add) else 1)
+    if len(part) > _MOST or not (several or any(map(_joins, (*part, value)))):
         return None
     for start in part:
         between = _between(value, start, part)
@@ -245,21 +257,23 @@ def _joins(value: Value) -> bool:
 
 def _part(value: Value) -> Iterator[Value]:
     """Yield the values before one, back to those that mix entries by weights; each behind its inputs."""
-    waiting, found = [(value, False)], {id(value)}
-    while waiting and len(found) <= _MOST + 1:
+    waiting = [(value, False)]
+    found: set[int] = set()
+    while waiting and len(found) <= _MOST:
         each, is_ready = waiting.pop()
-        if is_ready:
-            yield each
+        if id(each) in found:
             continue
-        if each is not value:
-            waiting.append((each, True))
+        if is_ready:
+            found.add(id(each))
+            if each is not value:
+                yield each
+            continue
+        waiting.append((each, True))
         is_open = each is value or isinstance(
             each.operation, (Add, Apply, Function, Multiply, Scale, Select, Stop, Total)
         )
-        for before in reversed(each.inputs) if is_open and not _is_head(each) else ():
-            if id(before) not in found:
-                found.add(id(before))
-                waiting.append((before, False))
+        if is_open and not _is_head(each):
+            waiting += [(before, False) for before in reversed(each.inputs)]
 
 
 def _is_head(value: Value) -> bool:
@@ -292,13 +306,23 @@ def _of_entries(start: Value, between: list[Value]) -> _Build | None:
     # Each entry meets all points, in an order of its own: a mix-up of entries does not pass.
     points = np.tile(_POINTS[:, None], start.size)
     x = np.random.default_rng(0).permuted(points, axis=0)
-    y = computed(between, start, x)
+    y = _values(between, start, x)
     for sign in (1, -1):
         for activation in _candidates(sign * x, y):
             expected = elementwise(sign * x, activation)
             for gain in (1, -1):
                 if _agree(y, gain * expected, np.minimum(np.abs(x), 1)):
                     return lambda z, a=activation, s=sign, g=gain: g * graph.apply(s * z, a)  # type: ignore[misc]
+    return _clipped(x, y)
+
+
+def _clipped(x: Array, y: Array) -> _Build | None:
+    """Return the clip that computes ``y`` from ``x``, between limits of their own for each entry."""
+    low, high = (y.T[np.equal(x.T, place)] for place in (-1e6, 1e6))
+    is_between = np.all(high - low > 0) and np.all(high - low < 1e5)
+    if is_between and _agree(y, np.clip(x, low, high), np.minimum(np.abs(x), 1)):
+        half, middle = (high - low) / 2, (high + low) / 2
+        return lambda z: graph.apply((z - middle) / half, "hard_tanh") * half + middle
     return None
 
 
@@ -307,13 +331,19 @@ def _candidates(x: Array, y: Array) -> Iterator[Activation]:
     left, far_left = (np.abs(y.T[np.equal(x.T, place)]) for place in (-1, -80))
     for name, default in ACTIVATIONS.items():
         if name == "prelu":
-            yield Activation(name, left)
+            yield Activation(name, tuple(left.tolist()))
         elif default is not None:
-            parameter = float((left if name == "leaky_relu" else far_left)[0])
+            parameter = _shortest(float((left if name == "leaky_relu" else far_left)[0]))
             if 0 < parameter < 1e3:
                 yield Activation(name, parameter)
         elif name not in HEADS_ONLY:
             yield Activation(name)
+
+
+def _shortest(parameter: float) -> float:
+    """Return the decimal number that a float32 parameter stands for."""
+    narrow = np.float32(parameter)
+    return float(str(narrow)) if parameter == float(narrow) else parameter
 
 
 def _of_vectors(start: Value, between: list[Value]) -> _Build | None:
@@ -324,15 +354,15 @@ def _of_vectors(start: Value, between: list[Value]) -> _Build | None:
     scales = np.array([1e-6, 1e-4, 1e-2, 0.1, 1, 1, 1, 10, 10])[:, None]
     x = random.normal(size=(scales.size, start.size)) * scales
     x[5:7] += 3
-    y = computed(between, start, x)
+    y = _values(between, start, x)
     for name in HEADS_ONLY:
-        if _agree(y, _applied(Activation(name), x), 0):
+        if _agree(y, _computed(Apply(Activation(name)), [x]), 0):
             return lambda z, a=name: graph.apply(z, a)  # type: ignore[misc]
     if any(isinstance(each.operation, Stop) for each in between):
         return None
     for epsilon in _epsilons(between):
         for centred in (True, False):
-            expected = _normalised(x, epsilon, centred)
+            expected = _computed(Normalise(epsilon, centred), [x])
             largest = np.abs(expected).argmax(axis=0), np.arange(start.size)
             gain = y[largest] / expected[largest]
             if _agree(y, gain * expected, np.abs(gain).max()):

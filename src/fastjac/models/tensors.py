@@ -97,6 +97,8 @@ def _joined(name: str, flat: list[Any], where: str) -> Value:
         return graph.multiply(a, b)
     if name == "divide" and not isinstance(b, Value):
         return graph.multiply(a, 1 / b)
+    if name == "divide" and not isinstance(a, Value):
+        return graph.multiply(recognise.function("reciprocal", [b], where), a)
     if name in ("maximum", "minimum"):
         return _larger(a, b) if name == "maximum" else -_larger(-a, -b)
     if name == "where" and not isinstance(a, Value):
@@ -109,15 +111,11 @@ def _larger(a: Any, b: Any) -> Value:
     if not isinstance(a, Value):
         a, b = b, a
     if isinstance(b, Value):
-        return b + graph.apply(a - b, "relu")
+        return graph.add(b, graph.apply(graph.add(a, -b), "relu"))
     infinite = np.isinf(b)
     if np.all(b[infinite] < 0) and infinite.any():
-        return (
-            graph.multiply(a, 1.0)
-            if infinite.all()
-            else _chosen(infinite, a, _larger(a, np.where(infinite, 0, b)))
-        )
-    return graph.apply(a - b, "relu") + b
+        return _chosen(infinite, a, a if infinite.all() else _larger(a, np.where(infinite, 0, b)))
+    return graph.add(graph.apply(graph.add(a, -b), "relu"), b)
 
 
 def _chosen(condition: Array, a: Any, b: Any) -> Value:
@@ -132,6 +130,15 @@ def _as_value(operand: Any, among: list[Any]) -> Value:
     if isinstance(operand, Value):
         return operand
     return constant(operand, next(each for each in among if isinstance(each, Value))).value
+
+
+def whole_power(value: Value, power: int) -> Value:
+    """Return a product of equal factors, of at least one."""
+    if power == 1:
+        return value
+    half = whole_power(value, power // 2)
+    even = half * half
+    return even * value if power % 2 else even
 
 
 def function(name: str, x: Tensor, where: str) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac import graph
-from fastjac.graph.values import Value
 from fastjac.layers import Activation
 from fastjac.models.tensors import (
     Operand,
@@ -26,6 +25,8 @@ from fastjac.models.tensors import (
     stacked,
     stopped,
     summed,
+    tensor,
+    whole_power,
 )
 
 Array = NDArray[Any]
@@ -59,16 +60,8 @@ def _power(where: str, x: Operand, exponent: Any) -> Tensor:
         if power in (0.5, -0.5, -1):
             return function({0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}[power], x, where)
         if power in range(1, 9):
-            return entrywise(x, lambda value: _whole_power(value, int(power)))
+            return entrywise(x, lambda value: whole_power(value, int(power)))
     raise ValueError(f"its exponent is {exponent}, expected a whole number from 1 to 8, or -1, 0.5 or -0.5")
-
-
-def _whole_power(value: Value, power: int) -> Value:
-    if power == 1:
-        return value
-    half = _whole_power(value, power // 2)
-    even = half * half
-    return even * value if power % 2 else even
 
 
 def _sum_of_product(
@@ -100,17 +93,7 @@ def _bilinear(where: str, a: Tensor, w: Array, b: Tensor, *axes: Any) -> Tensor:
 
 
 def _clamp(where: str, x: Any, low: Any = None, high: Any = None, **limits: Any) -> Tensor:
-    """Return entries between two limits; relu6 and hard_tanh where they are."""
     low, high = (limits.get(name, given) for name, given in (("min", low), ("max", high)))
-    if isinstance(x, Tensor) and np.ndim(low) == np.ndim(high) == 0 and low is not None and high is not None:
-        known = {(0, 6): "relu6", (-1, 1): "hard_tanh"}.get((low, high))
-        if known:
-            return activated(x, known)
-        if math.isfinite(low) and math.isfinite(high) and low < high:
-            half, middle = (high - low) / 2, (high + low) / 2
-            return entrywise(
-                x, lambda value: graph.apply((value - middle) / half, "hard_tanh") * half + middle
-            )
     for name, limit in (("maximum", low), ("minimum", high)):
         x = x if limit is None else joined(name, [x, limit], where)
     clipped: Tensor = x
@@ -150,11 +133,8 @@ def _prelu(where: str, x: Tensor, slope: Operand) -> Tensor:
         slopes = slopes.reshape(-1, *[1] * (len(x.shape) - 2))
     if slopes.size == 1:
         return activated(x, Activation("leaky_relu", float(slopes.item())))
-    wide = np.broadcast_to(slopes, x.shape).ravel()
-    return Tensor(
-        graph.apply(x.flat, Activation("prelu", wide)),  # type: ignore[arg-type]
-        np.arange(wide.size).reshape(x.shape),
-    )
+    wide = tuple(np.broadcast_to(slopes, x.shape).ravel().tolist())
+    return tensor(graph.apply(x.flat, Activation("prelu", wide)), x.shape)
 
 
 def _glu(where: str, x: Tensor, axis: int = -1) -> Tensor:

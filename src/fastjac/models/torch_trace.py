@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac import graph
-from fastjac.graph.values import Value, ordered
+from fastjac.graph.values import Value
 from fastjac.models import recognise
 from fastjac.models.tensors import Tensor, concatenated, constant, tensor
 from fastjac.models.torch_operations import OPERATIONS
 
-_DIFFERS = 1e-3  # between float32 results of the framework and float64 results of the graph
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -161,11 +160,11 @@ def _traced(module: Any, inputs: tuple[Any, ...]) -> Value:
         value = recognise.resolved(result.flat)
     except ValueError as error:
         raise Unread(str(error)) from None
-    _check(module, inputs, value, source)
+    _check(module, inputs, value)
     return value
 
 
-def _check(module: Any, inputs: tuple[Any, ...], value: Value, source: Value) -> None:
+def _check(module: Any, inputs: tuple[Any, ...], value: Value) -> None:
     """Raise `Unread` if a module computes something else than a value for other samples, in a batch."""
     import torch
 
@@ -175,27 +174,39 @@ def _check(module: Any, inputs: tuple[Any, ...], value: Value, source: Value) ->
     for each in inputs:
         shape = (3, *(each.shape[1:] if is_batch else each.shape))
         samples.append(torch.randn(shape, generator=random).to(each.device, each.dtype))
-    flat = torch.cat([each.reshape(3, -1) for each in samples], -1).double().cpu().numpy()
-    if is_batch:
-        found = module(*(each.clone() for each in samples))
-        found = found[0] if isinstance(found, (tuple, list)) else found
-    else:
-        single = [module(*(each[i].clone() for each in samples)) for i in range(3)]
-        found = torch.stack([each[0] if isinstance(each, (tuple, list)) else each for each in single])
+    try:
+        found, v, gradients = _outputs(module, samples, is_batch)
+    except Exception as error:
+        raise Unread(f"{_name(module)} computes one sample, but no derivatives of three: {error}") from error
     if len(found) != 3 or found.numel() != 3 * value.size:
         raise Unread(
             f"{_name(module)} returns shape {tuple(found.shape)} for 3 samples. If its samples are no batch, "
             "pass an example of shape (n,)"
         )
-    there = found.detach().reshape(3, -1).double().cpu().numpy()
-    expected = recognise.computed(ordered(value), source, flat)
-    scale = np.nanmax(np.abs(expected), initial=1e-30)
-    if not np.allclose(there, expected, rtol=_DIFFERS, atol=_DIFFERS * scale, equal_nan=True):
+    flat = [_array(torch.cat([each.reshape(3, -1) for each in every], -1)) for every in (samples, gradients)]
+    y = _array(found).reshape(3, -1)
+    if not recognise.check(value, flat[0], y, _array(v).reshape(y.shape), flat[1]):
         raise Unread(
-            f"{_name(module)} computes something else for other samples: it mixes the samples of a batch, or "
-            "it uses numbers outside of PyTorch, as tolist and numpy give them. If its samples are no batch, "
-            "pass an example of shape (n,)"
+            f"{_name(module)} computes something else for other samples, or has derivatives of its own: it "
+            "mixes the samples of a batch, or it uses numbers outside of PyTorch, as tolist and numpy give "
+            "them. If its samples are no batch, pass an example of shape (n,)"
         )
+
+
+def _outputs(module: Any, samples: list[Any], is_batch: bool) -> tuple[Any, Any, list[Any]]:
+    """Return a module's outputs for three samples, random weights of these, and gradients of the sums."""
+    import torch
+
+    with torch.enable_grad():
+        leaves = [each.requires_grad_() for each in samples]
+        inputs = [each.clone() for each in leaves]
+        calls = [inputs] if is_batch else [[each[i] for each in inputs] for i in range(3)]
+        outputs = [module(*call) for call in calls]
+        found = [each[0] if isinstance(each, (tuple, list)) else each for each in outputs]
+        y = found[0] if is_batch else torch.stack(found)
+        v = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y.device, y.dtype)
+        gradients = torch.autograd.grad((v * y).sum(), leaves, allow_unused=True, materialize_grads=True)
+    return y, v, list(gradients)
 
 
 class _Content(NamedTuple):
