@@ -3,8 +3,8 @@
 Make a network from weights, from another framework's model, or from a file:
 
 - `Network`: from arrays ``(w, b)`` of each layer.
-- `from_torch`, `from_keras`, `from_sklearn`, `from_params`: from PyTorch, Keras and scikit-learn, and from
-  the parameters of JAX or Flax.
+- `from_torch`, `from_jax`, `from_keras`, `from_sklearn`, `from_params`: from PyTorch, JAX, Keras and
+  scikit-learn, and from parameters alone.
 - `load`, `save`: from ONNX, Keras, .nnet, .safetensors and .npz files, and to the last two. A file that
   holds no network is a `ModelError`.
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastjac.models import from_keras
+from fastjac.models import from_jax, from_keras
 
 keras = pytest.importorskip("keras")
 BACKEND = keras.backend.backend()
@@ -319,6 +319,22 @@ def of_different_shapes():
 def an_unknown_operation():
     x = keras.Input((3,))
     return keras.Model(x, keras.ops.cumsum(x, axis=1))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="a call of its own is read through JAX")
+def test_a_call_of_its_own_is_read_by_from_jax(dtype):
+    class Residual(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.norm = layers.Dense(4, activation="softplus"), layers.LayerNormalization()
+
+        def call(self, x):
+            return x + self.norm(self.dense(x))
+
+    model, x = Residual(), rng.normal(size=(1, 4)).astype(dtype)
+    expected = keras.ops.convert_to_numpy(model(x))[0]
+    net = from_jax(lambda x: model(x[None])[0], 4)
+    np.testing.assert_allclose(net(x[0]), expected, rtol=0, atol=10 * TOLERANCES[dtype])
 
 
 def two_outputs():
