@@ -3,8 +3,8 @@
 Make a network from weights, from another framework's model, or from a file:
 
 - `Network`: from arrays ``(w, b)`` of each layer.
-- `from_torch`, `from_keras`, `from_sklearn`, `from_params`: from PyTorch, Keras and scikit-learn, and from
-  the parameters of JAX or Flax.
+- `from_torch`, `from_jax`, `from_keras`, `from_sklearn`, `from_params`: from PyTorch, JAX, Keras and
+  scikit-learn, and from parameters alone.
 - `load`, `save`: from ONNX, Keras, .nnet, .safetensors and .npz files, and to the last two. A file that
   holds no network is a `ModelError`.
 - `graph`: networks that are no chain of layers, with skip connections, products and LayerNorm.
@@ -41,7 +41,7 @@ from fastjac.network import Network
 
 if TYPE_CHECKING:
     from fastjac import explain
-    from fastjac.models import from_keras, from_params, from_sklearn, from_torch
+    from fastjac.models import from_jax, from_keras, from_params, from_sklearn, from_torch
     from fastjac.models.files import ModelError, load, save
     from fastjac.precompile import warmup
 
@@ -51,6 +51,7 @@ __all__ = [
     "Network",
     "check_jacobian",
     "explain",
+    "from_jax",
     "from_keras",
     "from_params",
     "from_sklearn",
@@ -67,6 +68,7 @@ __all__ = [
 _LATER = {
     "ModelError": "fastjac.models.files",
     "explain": "fastjac.explain",
+    "from_jax": "fastjac.models",
     "from_keras": "fastjac.models",
     "from_params": "fastjac.models",
     "from_sklearn": "fastjac.models",

@@ -146,6 +146,45 @@ def test_the_hard_sigmoid_of_keras_2_was_another(suffix, tmp_path):
         assert net([x]) == pytest.approx(y)
 
 
+def graph():
+    state, action = keras.Input((4,), name="state"), keras.Input((2,), name="action")
+    h = layers.Concatenate()([layers.LayerNormalization()(layers.Dense(5, activation="tanh")(state)), action])
+    block = keras.Sequential([keras.Input((7,)), layers.Dense(7, activation="elu")])
+    h = layers.Add()([h, block(layers.RMSNormalization()(h))])
+    h = layers.Multiply()([h, layers.Dense(7)(layers.LayerNormalization(center=False)(h))])
+    return keras.Model([state, action], layers.Dense(2, activation="softmax")(h))
+
+
+def operations():
+    x = keras.Input((6,))
+    h = layers.Multiply()([x, layers.Dense(6, activation="tanh")(x)])
+    return keras.Model(x, layers.Dense(2)((x[:, :3] - 2 * h[:, 3:]) * 0.5 + h[:, ::2] / 4 - 1))
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize(("make", "suffix"), [(graph, ".keras"), (graph, ".h5"), (operations, ".keras")])
+def test_graphs_are_the_same_as_from_keras(make, suffix, tmp_path):
+    model = shaken(make())
+    model.save(tmp_path / f"m{suffix}")
+    net, other = load(tmp_path / f"m{suffix}"), from_keras(model)
+    assert (net.dtype, net.input_names) == (other.dtype, other.input_names)
+    x = rng.normal(size=(3, 6))
+    for result, expected in zip(net.value_and_jacobian(x), other.value_and_jacobian(x), strict=True):
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_graphs_that_grow_without_bound_are_refused(saved):
+    """A graph that doubles its tensor with each layer."""
+    x = keras.Input((3,))
+    y = layers.Concatenate()([x, x])
+    for _ in range(25):
+        y = layers.Concatenate()([y, y])
+    path = saved[1]
+    keras.Model(x, y).save(path)
+    with pytest.raises(ModelError, match="far more memory"):
+        load(path)
+
+
 def test_weights_alone(tmp_path):
     model = shaken(many_layers())
     model.save_weights(tmp_path / "m.weights.h5")

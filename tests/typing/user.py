@@ -13,6 +13,7 @@ from fastjac.embedding import OK, value_and_jacobian
 net = fastjac.load("model.onnx")
 assert_type(net, fastjac.Network)
 assert_type(fastjac.from_torch(object()), fastjac.Network)
+assert_type(fastjac.from_jax(np.tanh, 3), fastjac.Network)
 assert_type(fastjac.from_keras(object()), fastjac.Network)
 assert_type(fastjac.from_sklearn(object()), fastjac.Network)
 assert_type(fastjac.from_params([(np.eye(2), None)], "relu", "softmax"), fastjac.Network)

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from fastjac.layers import Activation
 from fastjac.models.containers import Arrays, check_text, open_zip
-from fastjac.models.folding import fold
 from fastjac.models.hdf5 import read_hdf5
-from fastjac.models.keras import OLD_HARD_SIGMOID, FileLayer, Shape, size_of, steps_of
+from fastjac.models.keras_calls import Argument, Call, graph_of, is_chain, network_of
+from fastjac.models.keras_layers import OLD_HARD_SIGMOID, FileLayer, Shape, size_of
 from fastjac.models.limits import MOST_LAYERS, Budget, network
 from fastjac.models.params import Activations, check_activations, layers_of
-from fastjac.models.steps import Step
 from fastjac.network import Network
 
 _MODELS = ("Sequential", "Functional", "Model")
@@ -29,6 +28,8 @@ _WEIGHTS = {
     "BatchNormalization": ["scale: gamma", "center: beta", "moving_mean", "moving_variance"],
     "Normalization": ["mean", "variance", "count"],
     "PReLU": ["alpha"],
+    "LayerNormalization": ["scale: gamma", "center: beta"],
+    "RMSNormalization": ["scale"],
 }
 # Attributes that a layer has even where its configuration does not say so.
 _DEFAULTS = {
@@ -115,53 +116,126 @@ def read_h5(data: bytes, activation: Activations | None, head: str | Activation 
 
 def _network(model: dict[str, Any], version: str, found: _Finder, budget: Budget) -> Network:
     """Return the network of the configuration of a model that a version of Keras wrote."""
-    shape: Shape | None = None
-    n_inputs, is_wide = None, False
-    steps: list[Step] = []
-    for number, leaf in enumerate(_leaves(model, "/", ())):
-        if number > 10 * MOST_LAYERS:
-            raise ValueError(f"it has more than {10 * MOST_LAYERS} layers")
-        if shape is None:
-            shape = _input_shape(model, leaf)
-            n_inputs = size_of(shape)
-        if leaf.kind == "InputLayer":
-            continue
-        layer = _layer(leaf, found(leaf) if leaf.kind in _WEIGHTS else [], shape)
+    inputs = _input_shapes(model)
+    calls: list[Call] = []
+    output = _follow(model, "/", (), list(range(len(inputs))), len(inputs), calls)
+
+    def layer_of(call: Call, shape: Shape) -> FileLayer:
+        layer = _layer(call.layer, found(call.layer) if call.kind in _WEIGHTS else [], shape)
         if layer.activation == "hard_sigmoid" and re.match("[0-2][.]", version):
             layer.activation = OLD_HARD_SIGMOID
-        if leaf.kind in ("BatchNormalization", "Normalization", "Rescaling", "PReLU"):
-            budget.spend(size_of(shape) or 0)
-        steps += steps_of(layer, shape)
-        if leaf.kind == "Dense":
-            is_wide |= layer.kernel.dtype == np.float64
-            shape = (*shape[:-1], layer.kernel.shape[1])
-        elif leaf.kind == "Flatten":
-            shape = (shape[0], size_of(shape))
-    return fold(steps, np.float64 if is_wide else np.float32, n_inputs, budget=budget)
+        return layer
+
+    dense = [call.layer for call in calls if call.kind == "Dense"]
+    is_wide = any(array.dtype == np.float64 for leaf in dense for array in found(leaf)[:1])
+    dtype = np.float64 if is_wide else np.float32
+    if is_chain(inputs, calls, output):
+        (shape,) = inputs.values()
+        ready = []
+        for call in calls:
+            layer = layer_of(call, shape)
+            if call.kind in ("BatchNormalization", "Normalization", "Rescaling", "PReLU"):
+                budget.spend(size_of(shape) or 0)
+            ready.append(call._replace(layer=layer, shape=shape))
+            if call.kind == "Dense":
+                shape = (*shape[:-1], layer.kernel.shape[1])
+            elif call.kind == "Flatten":
+                shape = (shape[0], size_of(shape))
+        return network_of(inputs, ready, output, dtype, budget)
+    return graph_of(inputs, calls, output, layer_of, dtype, budget)
 
 
-def _leaves(model: dict[str, Any], place: str, names: tuple[str, ...]) -> Iterator[_Leaf]:
-    """Yield a model's layers in the order in which they compute, and those of models in it."""
+def _input_shapes(model: dict[str, Any]) -> dict[str, Shape]:
+    """Return the names and shapes of a model's inputs, batch included."""
     config = model["config"]
     layers = config if isinstance(config, list) else config["layers"]
+    if isinstance(config, list) or "input_layers" not in config:
+        first = layers[0]
+        while first["class_name"] in _MODELS:
+            inner = first["config"]
+            first = (inner if isinstance(inner, list) else inner["layers"])[0]
+        return {"input": _input_shape(model, first["config"])}
+    by_name = {_name(layer): layer for layer in layers}
+    return {name: _input_shape(model, by_name[name]["config"]) for name, _ in _calls(config["input_layers"])}
+
+
+def _follow(
+    model: dict[str, Any],
+    place: str,
+    names: tuple[str, ...],
+    inputs: list[int],
+    first: int,
+    calls: list[Call],
+) -> int:
+    """Add the calls of a model to a list, and return the number of its output; see `Call`."""
+    config = model["config"]
+    layers = config if isinstance(config, list) else config["layers"]
+    places = _places(layers, place)
+
+    def call(layer: dict[str, Any], before: list[int], arguments: Any = None) -> int:
+        kind, name = layer["class_name"], _name(layer)
+        if layer.get("registered_name") not in (None, kind) or not _module(layer).startswith(
+            ("keras", "tf_keras")
+        ):
+            raise ValueError(f"{name} is a {layer.get('module')}.{kind}, which is none of Keras' own layers")
+        if kind in _MODELS:
+            return _follow(layer, places[name], (*names, name), before, first, calls)
+        if len(calls) > 10 * MOST_LAYERS:
+            raise ValueError(f"it has more than {10 * MOST_LAYERS} layers")
+        leaf = _Leaf(kind, layer["config"], places.get(name, ""), (*names, name))
+        calls.append(Call(leaf, kind, f"{name} ({kind})", tuple(before), (), arguments))
+        return first + len(calls) - 1
+
+    if isinstance(config, list) or "output_layers" not in config:
+        (number,) = inputs
+        for layer in layers:
+            number = number if layer["class_name"] == "InputLayer" else call(layer, [number])
+        return number
+    by_name = {_name(layer): layer for layer in layers}
+    known = dict(zip(_calls(config["input_layers"]), inputs, strict=True))
+    outputs = _calls(config["output_layers"])
+    if len(outputs) != 1:
+        raise ValueError(f"it has {len(outputs)} outputs, expected one")
+    waiting, open_calls = [outputs[0]], set()
+    while waiting:
+        each = name, number = waiting[-1]
+        if each in known:
+            waiting.pop()
+            continue
+        node = by_name[name]["inbound_nodes"][number]
+        before = _calls(node)
+        missing = [other for other in before if other not in known]
+        if missing:
+            if each in open_calls:
+                raise ValueError(f"its layer {name!r} needs its own output")
+            open_calls.add(each)
+            waiting += reversed(missing)
+            continue
+        if '"training": true' in json.dumps(node):
+            raise ValueError(f"its layer {name!r} is called as in training")
+        is_operation = _module(by_name[name]).startswith("keras.src.ops")
+        arguments = _arguments(node, known) if is_operation else None
+        known[each] = call(by_name[name], [known[other] for other in before], arguments)
+    return known[outputs[0]]
+
+
+def _module(layer: dict[str, Any]) -> str:
+    return str(layer.get("module", "keras"))
+
+
+def _places(layers: list[dict[str, Any]], place: str) -> dict[str, str]:
+    """Return where the weights of each layer of a model are in a ``.keras`` file."""
     places: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for layer in layers:
+        if _module(layer).startswith("keras.src.ops"):
+            continue
         kind = _snake_case(layer["class_name"].replace("Model", "Functional"))
         places[_name(layer)] = (
             f"{place}layers/{kind}_{counts[kind]}/" if counts[kind] else f"{place}layers/{kind}/"
         )
         counts[kind] += 1
-    for layer in _in_order(config, layers):
-        kind, name = layer["class_name"], _name(layer)
-        if layer.get("registered_name") not in (None, kind) or not str(
-            layer.get("module", "keras")
-        ).startswith(("keras", "tf_keras")):
-            raise ValueError(f"{name} is a {layer.get('module')}.{kind}, which is none of Keras' own layers")
-        if kind in _MODELS:
-            yield from _leaves(layer, places[name], (*names, name))
-        else:
-            yield _Leaf(kind, layer["config"], places[name], (*names, name))
+    return places
 
 
 def _snake_case(name: str) -> str:
@@ -169,35 +243,28 @@ def _snake_case(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
 
 
-def _in_order(config: Any, layers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the layers of a model's configuration in the order in which they compute."""
-    if isinstance(config, list) or "output_layers" not in config:
-        yield from layers
-        return
-    by_name = {_name(layer): layer for layer in layers}
-    calls: dict[tuple[str, int], None] = {}
-    (call,) = _calls(config["output_layers"])
-    while True:
-        if call in calls:
-            raise ValueError(f"its layer {call[0]!r} needs its own output")
-        calls[call] = None
-        name, number = call
-        nodes = by_name[name]["inbound_nodes"]
-        if not nodes:
-            break
-        if '"training": true' in json.dumps(nodes[number]):
-            raise ValueError(f"its layer {name!r} is called as in training")
-        before = _calls(nodes[number])
-        if len(before) != 1:
-            raise ValueError(f"its layer {name!r} has {len(before)} inputs, expected 1")
-        call = before[0]
-    for name, _ in reversed(calls):
-        yield by_name[name]
+def _arguments(node: dict[str, Any], known: dict[tuple[str, int], int]) -> tuple[Any, ...]:
+    """Return the arguments of an operation: tensors, slices and numbers."""
+
+    def argument(given: Any) -> Any:
+        if isinstance(given, dict) and given.get("class_name") == "__keras_tensor__":
+            return Argument(known[_calls(given)[0]])
+        if isinstance(given, dict) and given.get("class_name") == "__slice__":
+            return slice(*(given["config"][name] for name in ("start", "stop", "step")))
+        if isinstance(given, list):
+            return [argument(each) for each in given]
+        if isinstance(given, (dict, str)):
+            raise ValueError(f"an operation has the argument {given!r}")
+        return given
+
+    return tuple(argument(each) for each in (*node["args"], *node["kwargs"].values()))
 
 
 def _calls(tensors: Any) -> list[tuple[str, int]]:
     """Return which calls of which layers make tensors, as Keras 2 or Keras 3 spell them."""
     if isinstance(tensors, dict):
+        if tensors.get("class_name") == "__slice__":
+            return []
         if "keras_history" in tensors:
             tensors = tensors["keras_history"]
         else:
@@ -211,12 +278,12 @@ def _name(layer: dict[str, Any]) -> str:
     return str(layer.get("name") or layer["config"]["name"])
 
 
-def _input_shape(model: dict[str, Any], first: _Leaf) -> Shape:
-    """Return the shape that a model tells for its input, batch included."""
+def _input_shape(model: dict[str, Any], first: dict[str, Any]) -> Shape:
+    """Return the shape that a model, or the configuration of its first layer, tells for its input."""
     config = model["config"] if isinstance(model["config"], dict) else {}
     given = [
-        first.config.get("batch_shape"),
-        first.config.get("batch_input_shape"),
+        first.get("batch_shape"),
+        first.get("batch_input_shape"),
         config.get("build_input_shape"),
     ]
     shape = next((shape for shape in given if shape), None)

@@ -8,74 +8,116 @@ from typing import Any
 
 import numpy as np
 
-from fastjac.layers import Activation
+from fastjac.layers import HEADS_ONLY, Activation
 from fastjac.models.folding import fold
 from fastjac.models.steps import Float64, Step, activation_of, affine, clip, computes_as, normalisation, scale
+from fastjac.models.torch_trace import traced
 from fastjac.network import Network
 
 _Reader = Callable[[Any, str], list[Step]]
 
 
-def from_torch(module: Any) -> Network:
+def from_torch(module: Any, example: Any = None) -> Network:
     """Return the network that a PyTorch module computes in eval mode.
 
     Parameters
     ----------
     module : torch.nn.Module
-        A Sequential, nested at will, of Linear, activations, BatchNorm1d, Flatten, Dropout, Identity,
-        Softmax and LogSoftmax; or one of these alone.
+        A Sequential of layers, or any other module: its operations are followed while it computes a sample.
+        A ScriptModule too.
+    example : tensor, or tuple of tensors, optional
+        A sample (n,) or samples (B, ...), one for each argument of ``forward``; only the shapes matter.
+        Default: as many numbers as the first layer takes.
 
     Returns
     -------
     Network
-        Of the module's flattened input, in float64 if any parameter is, else in float32.
+        Of the module's flattened inputs, one behind the other, in float64 if any parameter is, else in
+        float32.
 
     Raises
     ------
     TypeError
         If ``module`` is not a module.
     ValueError
-        If it holds something else, or has a ``forward`` or hooks of its own.
+        If it computes something that fastjac has not, or has hooks of its own; the message names the place.
 
     Notes
     -----
-    The module is only read, also in train mode. Parametrizations, pruning and the old weight_norm and
-    spectral_norm are read as they are in eval mode; a module from torch.compile is read as the original.
+    A copy of the module computes, also of one in train mode, as it does in eval mode. Parametrizations,
+    pruning and the old weight_norm and spectral_norm are read as they are in eval mode; a module from
+    torch.compile is read as the original.
+
+    The operations are followed for samples as they come. At the end the graph is compared with the module on
+    three more samples, so a module that takes another way for each sample, or mixes the samples of a batch,
+    is refused.
     """
     import torch
 
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    wide = any(parameter.dtype == torch.float64 for parameter in module.parameters())
+    dtype = np.float64 if wide else np.float32
     with torch.no_grad():
         steps = list(_steps(module, ""))
-    wide = any(parameter.dtype == torch.float64 for parameter in module.parameters())
-    return fold(steps, np.float64 if wide else np.float32)
+    if None not in steps and not any(_is_head(step) for step in steps[:-1]):
+        size = None if example is None else int(np.prod(_sample_shape(example)))
+        return fold([step for step in steps if step is not None], dtype, size)
+    return Network(traced(module, example), dtype=dtype)
 
 
-def _steps(module: Any, name: str) -> Iterator[Step]:
+def _is_head(step: Step | None) -> bool:
+    return isinstance(step, Activation) and step.name in HEADS_ONLY
+
+
+def _sample_shape(example: Any) -> tuple[int, ...]:
+    shape = tuple(example.shape) if hasattr(example, "shape") else np.shape(example)
+    return shape if len(shape) < 2 else shape[1:]
+
+
+def _steps(module: Any, name: str) -> Iterator[Step | None]:
+    """Yield the steps of a module, None for one that has to be followed while it computes."""
+    import torch
     from torch import nn
 
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    if isinstance(module, torch.jit.ScriptModule):
+        yield None
+        return
+    _check_ready(module, name)
     if type(module).__name__ == "OptimizedModule":  # torch.compile's, which keeps the original.
         module = module._orig_mod
-        hooks += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    where = _where(module, name)
-    if isinstance(module, nn.modules.lazy.LazyModuleMixin):
-        raise ValueError(f"{where} has no weights yet: call the module once first")
-    for hook in hooks:
-        if not _computed_by(hook):
-            raise ValueError(
-                f"{where} has the hook {getattr(hook, '__qualname__', hook)}, which may change its output: "
-                "call remove() on the handle that registering it returned"
-            )
+        _check_ready(module, name)
     if computes_as(module, nn.Sequential, "forward"):
         for key, child in module._modules.items():  # named_children leaves out what it has seen
             yield from _steps(child, f"{name}.{key}" if name else key)
         return
+    where = _where(module, name)
     reader = _reader(module)
-    if reader is None:
-        raise ValueError(_refusal(module, where))
-    yield from reader(module, where)
+    if reader is not None:
+        yield from reader(module, where)
+        return
+    for inner, child in module.named_modules():
+        _check_ready(child, f"{name}.{inner}".strip("."))
+    refusal = _refusal(module, where)
+    if refusal is not None:
+        raise ValueError(refusal)
+    yield None
+
+
+def _check_ready(module: Any, name: str) -> None:
+    """Raise ValueError if a module has no weights yet, or hooks of its user's."""
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        return
+    if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin):
+        raise ValueError(f"{_where(module, name)} has no weights yet: call the module once first")
+    for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+        if not _computed_by(hook):
+            raise ValueError(
+                f"{_where(module, name)} has the hook {getattr(hook, '__qualname__', hook)}, which may "
+                "change its output: call remove() on the handle that registering it returned"
+            )
 
 
 def _where(module: Any, name: str) -> str:
@@ -90,31 +132,21 @@ def _reader(module: Any) -> _Reader | None:
     return _LAYERS.get(next(kinds, ""))
 
 
-def _refusal(module: Any, where: str) -> str:
-    """Return the error text for a module that is none of the layers."""
-    import torch
+def _refusal(module: Any, where: str) -> str | None:
+    """Return the error text for a module that is, or has in it, a layer that fastjac never computes."""
+    from torch import nn
 
-    origin = type(module).__module__
-    if isinstance(module, torch.jit.ScriptModule):
-        return f"{where} is TorchScript, which fastjac does not read: pass the module that it was made from"
-    if origin.startswith("torch.ao."):
-        return f"{where} is quantized, or made for it: pass the module of floats that it was made from"
-    known = f"a layer that fastjac reads ({', '.join(('Sequential', *_LAYERS))})"
-    if origin.startswith("torch.nn.") and "forward" not in vars(module):
-        return f"{where} is not {known}"
+    known = f"a layer that fastjac reads ({', '.join(('Sequential', *_LAYERS))}, or what computes with such)"
+    never = (nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.Embedding, nn.EmbeddingBag)
     for name, child in module.named_modules():
-        has_code = not child._modules or type(child).__module__.startswith("torch.nn.")
-        if (
-            child is not module
-            and has_code
-            and not isinstance(child, torch.nn.Sequential)
-            and not _reader(child)
-        ):
+        if type(child).__module__.startswith("torch.ao."):
+            inner = where if child is module else f"{where}, and in it {_where(child, name)}"
+            return f"{inner} is quantized, or made for it: pass the module of floats that it was made from"
+        if isinstance(child, never):
+            if child is module:
+                return f"{where} is not {known}"
             return f"{where} has a forward of its own, and in it {_where(child, name)}, which is not {known}"
-    return (
-        f"{where} is not {known}, for it has a forward of its own. If that only chains such layers, pass "
-        "torch.nn.Sequential of them, or export it with torch.onnx.export and use fastjac.load"
-    )
+    return None
 
 
 def _computed_by(hook: Any) -> str | None:

@@ -1,0 +1,180 @@
+"""JAX's primitives on tensors of which some depend on the input; the rest are arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastjac.models.tensors import (
+    Operand,
+    Tensor,
+    activated,
+    entrywise,
+    function,
+    joined,
+    matmul,
+    stopped,
+    summed,
+    whole_power,
+)
+
+_Params = Mapping[str, Any]
+# Takes the place that errors name, the primitive's parameters, and what it computes from.
+_Primitive = Callable[..., Tensor]
+
+
+def _dot_general(where: str, params: _Params, a: Operand, b: Operand) -> Tensor:
+    """Return sums of products over some axes of both, for each entry of the others."""
+    (along_a, along_b), (batch_a, batch_b) = params["dimension_numbers"]
+    sides = []
+    for operand, along, batch in ((a, along_a, batch_a), (b, along_b, batch_b)):
+        shape = np.shape(getattr(operand, "places", operand))
+        kept = [axis for axis in range(len(shape)) if axis not in (*along, *batch)]
+        lead, rest = ([shape[axis] for axis in axes] for axes in (batch, kept))
+        order = [*batch, *kept, *along]
+
+        def arranged(p: Any, order: list[int] = order, lead: list[int] = lead, rest: list[int] = rest) -> Any:
+            return p.transpose(order).reshape((*lead, int(np.prod(rest)), -1))
+
+        moved = (
+            operand.moved(arranged)
+            if isinstance(operand, Tensor)
+            else arranged(np.asarray(operand, np.float64))
+        )
+        sides.append((moved, lead, rest))
+    (left, lead, rows), (right, _, columns) = sides
+    turned = (
+        right.moved(lambda p: p.swapaxes(-1, -2)) if isinstance(right, Tensor) else right.swapaxes(-1, -2)
+    )
+    return matmul(left, turned, where).moved(lambda p: p.reshape((*lead, *rows, *columns)))
+
+
+def _integer_pow(where: str, params: _Params, x: Tensor) -> Tensor:
+    power = params["y"]
+    if power < 0:
+        return function("reciprocal", _integer_pow(where, {"y": -power}, x), where)
+    return entrywise(x, lambda value: whole_power(value, power))
+
+
+def _pow(where: str, params: _Params, x: Operand, power: Operand) -> Tensor:
+    if isinstance(x, Tensor) and not isinstance(power, Tensor) and np.size(power) == 1:
+        exponent = float(np.asarray(power).item())
+        if exponent in (0.5, -0.5):
+            return function("sqrt" if exponent > 0 else "rsqrt", x, where)
+        if exponent == int(exponent) and abs(exponent) <= 8:
+            return _integer_pow(where, {"y": int(exponent)}, x)
+    raise ValueError("its exponent is not a whole number up to 8, or a half")
+
+
+def _select(where: str, params: _Params, which: Operand, *cases: Operand) -> Tensor:
+    if len(cases) != 2:
+        raise ValueError(f"it selects from {len(cases)} arrays, expected 2")
+    return joined("where", [which, cases[1], cases[0]], where)
+
+
+def _clamp(where: str, params: _Params, low: Operand, x: Operand, high: Operand) -> Tensor:
+    return joined("minimum", [joined("maximum", [x, low], where), high], where)
+
+
+def _converted(where: str, params: _Params, x: Tensor) -> Tensor:
+    if np.dtype(params["new_dtype"]).kind in "iu":
+        raise ValueError("it makes whole numbers, or a choice between branches, of what depends on the input")
+    return x
+
+
+def _reduced(name: str) -> _Primitive:
+    return lambda where, params, x: summed(x, params["axes"], False, name, where)
+
+
+def _joined(name: str) -> _Primitive:
+    return lambda where, params, a, b: joined(name, [a, b], where)
+
+
+def _plain(name: str) -> _Primitive:
+    return lambda where, params, x: activated(x, name)
+
+
+def _function(name: str) -> _Primitive:
+    return lambda where, params, x: function(name, x, where)
+
+
+PRIMITIVES: dict[str, _Primitive] = {
+    "dot_general": _dot_general,
+    "neg": lambda where, params, x: entrywise(x, lambda value: -value),
+    "square": lambda where, params, x: entrywise(x, lambda value: value * value),
+    "integer_pow": _integer_pow,
+    "pow": _pow,
+    "tanh": _plain("tanh"),
+    "logistic": _plain("sigmoid"),
+    "select_n": _select,
+    "clamp": _clamp,
+    "convert_element_type": _converted,
+    "reduce_sum": _reduced("sum"),
+    "reduce_max": _reduced("max"),
+    "stop_gradient": lambda where, params, x: stopped(x, where),
+    **{
+        name: _joined(ours)
+        for name, ours in (
+            *(
+                ("add", "add"),
+                ("add_any", "add"),
+                ("sub", "subtract"),
+                ("mul", "multiply"),
+                ("div", "divide"),
+            ),
+            *(("max", "maximum"), ("min", "minimum"), ("eq", "equal"), ("ne", "not_equal")),
+            *(("gt", "greater"), ("ge", "greater_equal"), ("lt", "less"), ("le", "less_equal")),
+        )
+    },
+    **{
+        name: _function(ours)
+        for name, ours in (
+            *(
+                (name, name)
+                for name in ("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "abs")
+            ),
+            *(
+                ("erf", "erf"),
+                ("erfc", "erfc"),
+                ("sign", "sign"),
+                ("not", "logical_not"),
+                ("is_finite", "isfinite"),
+            ),
+        )
+    },
+    **dict.fromkeys(
+        ("copy", "copy_p", "reduce_precision", "device_put", "sharding_constraint", "optimization_barrier"),
+        lambda where, params, x: x,
+    ),
+}
+
+
+def _first(place: int) -> bool:
+    return place == 0
+
+
+# Primitives that only move entries -> which of their operands have entries to move.
+MOVES: dict[str, Callable[[int], bool]] = {
+    **dict.fromkeys(
+        (
+            "reshape",
+            "squeeze",
+            "expand_dims",
+            "broadcast_in_dim",
+            "transpose",
+            "rev",
+            "slice",
+            "split",
+            "tile",
+        ),
+        _first,
+    ),
+    **dict.fromkeys(("dynamic_slice", "gather"), _first),
+    "concatenate": lambda place: True,
+    "stack": lambda place: True,
+    "pad": lambda place: True,
+    "dynamic_update_slice": lambda place: place < 2,
+    "scatter": lambda place: place != 1,
+}
