@@ -260,7 +260,10 @@ class Convolving(nn.Module):
             Convolving(),
             r"^Convolving has a forward of its own, and in it layers\.0 \(Conv2d\), which is not a",
         ),
-        (nn.Sequential(nn.Hardshrink()), r"^0 \(Hardshrink\) is not a layer that fastjac reads \([^.]*\)$"),
+        (
+            nn.Sequential(nn.Linear(3, 3), nn.Hardshrink()),
+            r"^1 \(Hardshrink\) is not a layer that fastjac reads \([^.]*\)$",
+        ),
         (
             nn.Sequential(nn.Linear(3, 3), nn.LSTM(3, 3)),
             r"^1 \(LSTM\) is not a layer that fastjac reads \([^.]*\)$",
