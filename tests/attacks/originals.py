@@ -90,6 +90,29 @@ def _onnx_matmul():
     return _onnx(nodes, constants, TensorProto.DOUBLE)
 
 
+def _onnx_graph():
+    ((w, b),) = _weights("f4", 4, 6)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["z"]),
+        helper.make_node("Split", ["z"], ["gate", "up"], axis=1, num_outputs=2),
+        helper.make_node("Sigmoid", ["gate"], ["s"]),
+        helper.make_node("Mul", ["s", "up"], ["m"]),
+        helper.make_node("ReduceMean", ["m", "last"], ["mean"]),
+        helper.make_node("Sub", ["m", "mean"], ["d"]),
+        helper.make_node("Mul", ["d", "d"], ["q"]),
+        helper.make_node("ReduceMean", ["q", "last"], ["variance"]),
+        helper.make_node("Sqrt", ["variance"], ["deviation"]),
+        helper.make_node("Div", ["d", "deviation"], ["n"]),
+        helper.make_node("Slice", ["x", "first", "fourth", "last"], ["part"]),
+        helper.make_node("Concat", ["n", "part"], ["joined"], axis=1),
+        helper.make_node("Gather", ["joined", "places"], ["g"], axis=1),
+        helper.make_node("Add", ["g", "part"], ["y"]),
+    ]
+    arrays = {"w": w, "b": b, "places": np.array([5, 0, 3])}
+    arrays |= {name: np.array([number]) for name, number in (("last", 1), ("first", 1), ("fourth", 4))}
+    return _onnx(nodes, [numpy_helper.from_array(a, name) for name, a in arrays.items()])
+
+
 def _nnet():
     lines = ["// a comment", "2,3,2,4,", "3,4,2,", "0,", "-1,-2,-3,", "1,2,3,", "0,0.5,0,1,", "1,2,1,3,"]
     for w, b in _weights("f8", 3, 4, 2):
@@ -154,6 +177,7 @@ def originals():
         *((".safetensors", _state_dict(dtype), WEIGHTS_ALONE) for dtype in ("f2", "f4")),
         (".onnx", _onnx_gemm(), {}),
         (".onnx", _onnx_matmul(), {}),
+        (".onnx", _onnx_graph(), {}),
         (".nnet", _nnet(), {}),
         (".keras", _keras(), {}),
         (".h5", _whole_h5(), {}),

@@ -70,7 +70,18 @@ def test_headers(name, loader, tmp_path):
     assert assert_cheap(loader, path, activation="relu", head="softmax") != "loaded"
 
 
-LOADED = ("many nodes", "many terms", "many scales", "a thousand layers")
+LOADED = (
+    "many nodes",
+    "many terms",
+    "many scales",
+    "a thousand layers",
+    "a selection of the last of many",
+    "two long branches",
+    "many branches",
+    "halves, many times",
+    "two thousand sums",
+    "one of many inputs",
+)
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -72,6 +72,121 @@ def test_exported_by_torch(number, dynamic, opset, dtype, tmp_path):
         assert_as_runtime(path, x.numpy())
 
 
+def torch_graphs():
+    """Return modules of one vector, none of which is a chain, by their names."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    functional = nn.functional
+
+    class Graph(nn.Module):
+        def __init__(self, compute, **parts):
+            super().__init__()
+            self.compute = compute
+            for name, part in parts.items():
+                setattr(self, name, part)
+
+        def forward(self, x):
+            return self.compute(self, x)
+
+    def dense_net(self, x):
+        for layer in self.layers:
+            x = torch.cat([x, torch.relu(layer(x))], -1)
+        return self.last(x)
+
+    def sirens(self, x):
+        return self.last(torch.sin(5 * self.second(torch.sin(5 * self.first(x)))))
+
+    def dueling(self, x):
+        h = torch.relu(self.first(x))
+        advantage = self.second(h)
+        return self.last(h) + advantage - advantage.mean(-1, keepdim=True)
+
+    def heads(self, x):
+        mean, spread = self.second(torch.tanh(self.first(x))).chunk(2, -1)
+        return torch.cat([torch.tanh(mean), functional.softplus(spread)], -1)
+
+    def state(self, x):
+        return x[:, :3] + 0.0625 * self.last(torch.tanh(self.first(x)))
+
+    def rms(self, x):
+        h = self.first(x)
+        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-3)
+        return self.last(h * self.gain)
+
+    def token(self, x):
+        return self.last(torch.cat([x, self.gain.expand(x.shape[0], -1)], 1))
+
+    def prelu(self, x):
+        return self.last(self.second(functional.hardswish(self.first(x))) + functional.mish(x[:, :2]))
+
+    linear = nn.Linear
+    layers = nn.ModuleList([linear(4, 3), linear(7, 3)])
+    norms = [linear(4, 8), nn.LayerNorm(8), nn.ELU(), linear(8, 8), nn.LayerNorm(8, elementwise_affine=False)]
+    gain = nn.Parameter(torch.rand(6) + 0.5)
+    small = {"first": linear(4, 6), "last": linear(6, 3)}
+    return {
+        "residual": Graph(
+            lambda self, x: x + self.last(torch.tanh(self.first(x))), first=linear(4, 6), last=linear(6, 4)
+        ),
+        "dense_net": Graph(dense_net, layers=layers, last=linear(10, 2)),
+        "glu": nn.Sequential(linear(4, 12), nn.GLU(), linear(6, 3)),
+        "layer_norm": nn.Sequential(*norms, nn.Tanh(), linear(8, 3)),
+        "rms_norm": Graph(rms, gain=gain, **small),
+        "heads": Graph(heads, first=linear(4, 6), second=linear(6, 4)),
+        "dueling": Graph(dueling, second=linear(6, 3), first=linear(4, 6), last=linear(6, 1)),
+        "siren": Graph(sirens, second=linear(6, 6), **small),
+        "state": Graph(state, **small),
+        "activations": Graph(
+            prelu, first=linear(4, 6), second=nn.Sequential(linear(6, 2), nn.PReLU(2)), last=linear(2, 2)
+        ),
+        "selu": nn.Sequential(
+            nn.Linear(4, 6), nn.SELU(), linear(6, 6), nn.CELU(0.5), linear(6, 6), nn.Softsign()
+        ),
+        "token": Graph(token, gain=nn.Parameter(torch.rand(1, 2)), last=linear(6, 3)),
+        "softmax": nn.Sequential(linear(4, 6), nn.Softmax(-1), linear(6, 3), nn.LogSoftmax(-1), nn.Tanh()),
+    }
+
+
+GRAPHS = [
+    *("residual", "dense_net", "glu", "layer_norm", "rms_norm", "heads", "dueling", "siren"),
+    *("state", "activations", "selu", "token", "softmax"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("opset", [None, 12, 17])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_graphs_exported_by_torch(name, opset, dtype, tmp_path):
+    torch = pytest.importorskip("torch")
+    if opset is None:
+        pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    module = torch_graphs()[name].to(getattr(torch, dtype)).eval()
+    x = torch.randn(3, 4, dtype=getattr(torch, dtype))
+    path = tmp_path / "m.onnx"
+    if opset is None:
+        options = {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+    else:
+        options = {"dynamo": False, "opset_version": opset, "input_names": ["x"]}
+        options["dynamic_axes"] = {"x": {0: "batch"}}
+    with contextlib.redirect_stdout(io.StringIO()):
+        torch.onnx.export(module, (x,), str(path), **options)
+    net = load(path)
+    assert net.dtype == dtype
+    y, jac = net.value_and_jacobian(x.numpy())
+    expected = module(x).detach().numpy()
+    slope = torch.func.jacrev(lambda v: module(v[None])[0])
+    slopes = np.stack([slope(sample).detach().numpy() for sample in x])
+    tolerance = TOLERANCES[net.dtype]
+    if dtype == "float64" and name == "selu":
+        tolerance = 1e-7  # ONNX keeps its constants in float32.
+    np.testing.assert_allclose(y, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    np.testing.assert_allclose(jac, slopes, rtol=0, atol=10 * tolerance * np.abs(slopes).max())
+    if dtype == "float32":
+        assert_as_runtime(path, x.numpy())
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("options", [{}, {"zipmap": False}], ids=["zipmap", "plain"])

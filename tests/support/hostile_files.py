@@ -190,6 +190,116 @@ def spread_out():
     return model(nodes, [tensor("row", 1, 10_000), tensor("column", 10_000, 1)], ("batch", 10_000))
 
 
+def selected(nodes, of="t", constants=()):
+    """Return a model that adds some of the last tensor's entries to some of the input's."""
+    cut = [helper.make_node("Slice", [name, "from", "to", "axis"], [f"{name}_cut"]) for name in (of, "x")]
+    ends = [numpy_helper.from_array(np.array([at]), name) for name, at in zip(NAMES, (1, 3, 1), strict=True)]
+    last = helper.make_node("Add", [f"{of}_cut", "x_cut"], ["y"])
+    return model([*nodes, *cut, last], [*ends, *constants])
+
+
+NAMES = ("from", "to", "axis")
+
+
+def sigmoids(count, name="t", start="x"):
+    nodes = [helper.make_node("Sigmoid", [f"{name}{n}"], [f"{name}{n + 1}"]) for n in range(count)]
+    nodes[0].input[0], nodes[-1].output[0] = start, name
+    return nodes
+
+
+def two_branches(count):
+    join = helper.make_node("Concat", ["t", "u"], ["v"], axis=1)
+    first = helper.make_node("Gather", ["x", "places"], ["x1"], axis=1)
+    second = helper.make_node("Neg", ["x"], ["x3"])
+    nodes = [first, second, *sigmoids(count, "t", "x1"), *sigmoids(count, "u", "x3"), join]
+    return selected(nodes, "v", [numpy_helper.from_array(np.array([3, 1]), "places")])
+
+
+def branches(count):
+    nodes = []
+    for n in range(count):
+        nodes += [
+            helper.make_node("Gather", ["x", "places"], [f"g{n}"], axis=1),
+            helper.make_node("MatMul", [f"g{n}", "w"], [f"z{n}"]),
+        ]
+    nodes.append(helper.make_node("Sum", [f"z{n}" for n in range(count)], ["s"]))
+    nodes.append(helper.make_node("Add", ["s", "x"], ["y"]))
+    return model(nodes, [tensor("w", 2, 4), numpy_helper.from_array(np.array([3, 1]), "places")])
+
+
+def halves(count):
+    """Return a model that splits, and joins the halves the other way round, many times."""
+    nodes = []
+    for n in range(count):
+        nodes += [
+            helper.make_node("Split", [f"t{n}"], [f"a{n}", f"b{n}"], axis=1, num_outputs=2),
+            helper.make_node("Sigmoid", [f"a{n}"], [f"c{n}"]),
+            helper.make_node("Sigmoid", [f"b{n}"], [f"d{n}"]),
+            helper.make_node("Concat", [f"d{n}", f"c{n}"], [f"e{n}"], axis=1),
+            helper.make_node("Gather", [f"e{n}", "places"], [f"t{n + 1}"], axis=1),
+        ]
+    nodes[0].input[0], nodes[-1].output[0] = "x", "t"
+    return selected(nodes, "t", [numpy_helper.from_array(np.array([3, 1, 0, 2]), "places")])
+
+
+def residuals(count):
+    nodes = []
+    for n in range(count):
+        nodes += [
+            helper.make_node("Tanh", [f"t{n}"], [f"a{n}"]),
+            helper.make_node("Add", [f"a{n}", "x"], [f"t{n + 1}"]),
+        ]
+    nodes[0].input[0], nodes[-1].output[0] = "x", "y"
+    return model(nodes)
+
+
+def wide_selection(*, behind):
+    nodes = [
+        helper.make_node("Gather", ["x", "places"], ["g"], axis=1),
+        helper.make_node("MatMul", ["g", "w"], ["z"]),
+        *(helper.make_node(op, [a], [b]) for op, a, b in behind),
+    ]
+    constants = [tensor("w", 1, 1000), numpy_helper.from_array(np.array([1]), "places")]
+    return model(nodes, constants, ("batch", 500_000))
+
+
+def concatenated(count, other):
+    """Return a model that joins the last tensor to itself, or to another, many times."""
+    nodes = [
+        helper.make_node("Concat", [f"t{n}", other or f"t{n}"], [f"t{n + 1}"], axis=1) for n in range(count)
+    ]
+    nodes[0].input[0], nodes[-1].output[0] = "a", "y"
+    return model([helper.make_node("Tanh", ["x"], ["a"]), *nodes])
+
+
+def split_in_many(count):
+    names = [f"t{n}" for n in range(count)]
+    sizes = numpy_helper.from_array(np.ones(count, "i8"), "sizes")
+    nodes = [
+        helper.make_node("Split", ["x", "sizes"], names, axis=1),
+        helper.make_node("Concat", names[::-1], ["y"], axis=1),
+    ]
+    return model(nodes, [sizes], ("batch", count))
+
+
+def many_digits(count):
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Slice", ["shape", "from", "to"], ["t0"]),
+        *(helper.make_node("Mul", [f"t{n}", f"t{n}"], [f"t{n + 1}"]) for n in range(count)),
+        helper.make_node("Reshape", ["x", f"t{count}"], ["y"]),
+    ]
+    return model(
+        nodes, [numpy_helper.from_array(np.array([at]), name) for at, name in ((1, "from"), (2, "to"))]
+    )
+
+
+def products_of_constants(count, rows):
+    nodes = [helper.make_node("MatMul", ["row", "column"], [f"t{n}"]) for n in range(count)]
+    nodes.append(helper.make_node("Sum", ["x", *(f"t{n}" for n in range(count))], ["y"]))
+    return model(nodes, [tensor("row", rows, 200_000 // rows), tensor("column", 200_000 // rows, rows)])
+
+
 HALF_A_MILLION = 500_000
 GRAPHS = {
     "empty nodes": lambda: graph(b"\x0a\0" * HALF_A_MILLION),
@@ -223,6 +333,20 @@ GRAPHS = {
     "a thousand layers": lambda: chain(
         "MatMul", 1000, "w", shape=("batch", 1), constants=[tensor("w", 1, 1)]
     ),
+    "a selection of the last of many": lambda: selected(sigmoids(4000)),
+    "two long branches": lambda: two_branches(2000),
+    "many branches": lambda: branches(1500),
+    "halves, many times": lambda: halves(800),
+    "two thousand sums": lambda: residuals(2000),
+    "more operations than there may be": lambda: residuals(3000),
+    "one of many inputs": lambda: wide_selection(behind=[("Softmax", "z", "s"), ("Tanh", "s", "y")]),
+    "one of many inputs, for a layer": lambda: wide_selection(behind=[("Tanh", "z", "y")]),
+    "joined to itself": lambda: concatenated(40, None),
+    "joined to the input": lambda: concatenated(4000, "x"),
+    "split in many": lambda: split_in_many(9000),
+    "a shape of many digits": lambda: many_digits(60),
+    "products of constants": lambda: products_of_constants(2000, 1),
+    "a wide product of constants": lambda: products_of_constants(1, 2000),
     "a layer too many": lambda: chain("MatMul", 1001, "w", shape=("batch", 1), constants=[tensor("w", 1, 1)]),
 }
 # Keras' files.

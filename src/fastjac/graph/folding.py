@@ -1,7 +1,7 @@
 """Makes a graph simpler: what the kernels need not compute is computed once, in float64.
 
-Each rule leaves the number of multiply-adds as it is or lowers it. Rules are applied until none applies. What
-is a chain of layers then is a chain for the kernels too.
+Each rule leaves the number of multiply-adds as it is or lowers it; a few more may stand for inputs that are not
+selected. Rules are applied until none applies. What is a chain of layers then is a chain for the kernels too.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ IDENTITY = Activation("identity")
 # Folding (x - mean) / deviation into weights enlarges the rounding error by |mean / deviation|. In float32 it
 # stays an operation of its own from this shift on.
 MOST_SHIFTED = 100.0
+# So many weights may come of folding a selection of inputs into them, or twice as many as there were.
+_FEW_WEIGHTS = 16_384
+# Most graphs take three. So many keep the time linear in the size of any graph.
+_MOST_PASSES = 100
 
 
 def as_graph(value: Value, dtype: DTypeLike | None) -> tuple[Value, np.dtype[Any]]:
@@ -61,11 +65,12 @@ def _weights(value: Value) -> list[Array]:
 def folded(value: Value, dtype: np.dtype[Any]) -> Value:
     """Return a simpler value that equals ``value`` for all inputs, to rounding in ``dtype``."""
     with np.errstate(all="ignore"):  # Weights may be infinite.
-        while True:
+        for _ in range(_MOST_PASSES):
             simpler = _Pass(value, dtype).result
             if simpler is value:
-                return value
+                break
             value = simpler
+    return value
 
 
 class _Pass:
@@ -96,7 +101,7 @@ class _Pass:
 
     def single(self, value: Value, kind: type) -> bool:
         """Return whether a value is of a kind of operation, and only one other value needs it."""
-        return isinstance(value.operation, kind) and self.is_single[id(value)]
+        return isinstance(value.operation, kind) and self.is_single.get(id(value), False)
 
 
 def _scale(run: _Pass, operation: Scale, inputs: tuple[Value, ...], size: int) -> Value | None:
@@ -123,11 +128,18 @@ def _affine(run: _Pass, operation: Affine, inputs: tuple[Value, ...], size: int)
     if isinstance(before, Select):
         (source,) = x.inputs
         only = isinstance(source.operation, Input) and run.is_single[id(source)]
-        if only or source.size <= len(before.places):
+        if (only and source.size * size <= most_weights(*operation.w.shape)) or source.size <= len(
+            before.places
+        ):
             w = np.zeros((source.size, size))
             np.add.at(w, before.places, operation.w)
             return Value(Affine(w, operation.b), (source,), size)
     return None
+
+
+def most_weights(fan_in: int, fan_out: int) -> int:
+    """Return how many weights may come of so many when a selection of inputs is folded into them."""
+    return max(_FEW_WEIGHTS, 2 * fan_in * fan_out)
 
 
 def _select(run: _Pass, operation: Select, inputs: tuple[Value, ...], size: int) -> Value | None:
@@ -148,15 +160,24 @@ def _select(run: _Pass, operation: Select, inputs: tuple[Value, ...], size: int)
     if run.single(x, Affine):
         assert isinstance(before, Affine)
         return Value(Affine(before.w[:, places], before.b[places]), x.inputs, size)
-    if run.single(x, Scale):
-        assert isinstance(before, Scale)
-        chosen = Value(operation, x.inputs, size)
-        return Value(Scale(before.factor[places], before.shift[places]), (chosen,), size)
-    if run.single(x, Apply) and not is_head(before):
-        assert isinstance(before, Apply)
-        chosen = Value(operation, x.inputs, size)
-        return Value(Apply(_at(before.activation, places)), (chosen,), size)
-    return None
+    return _before_elementwise(run, operation, x)
+
+
+def _before_elementwise(run: _Pass, operation: Select, x: Value) -> Value | None:
+    """Return a selection that is made before all scales and activations that come before it."""
+    passed: list[Operation] = []
+    while run.single(x, Scale) or (run.single(x, Apply) and not is_head(x.operation)):
+        passed.append(_of_some(x.operation, operation.places))
+        (x,) = x.inputs
+    return _followed(Value(operation, (x,), len(operation.places)), passed) if passed else None
+
+
+def _of_some(operation: Operation, places: NDArray[np.intp]) -> Operation:
+    """Return a scale or an activation of some entries."""
+    if isinstance(operation, Scale):
+        return Scale(operation.factor[places], operation.shift[places])
+    assert isinstance(operation, Apply)
+    return Apply(_at(operation.activation, places))
 
 
 def _at(activation: Activation, places: NDArray[np.intp]) -> Activation:
@@ -187,10 +208,18 @@ def _concatenate(run: _Pass, operation: Concatenate, inputs: tuple[Value, ...], 
         w = np.hstack([part.operation.w for part in inputs])  # type: ignore[union-attr]
         b = np.concatenate([part.operation.b for part in inputs])  # type: ignore[union-attr]
         return Value(Affine(w, b), first.inputs, size)
-    if all(_is_alike(part, first) and run.single(part, Apply) for part in inputs):
-        whole = Value(operation, (part.inputs[0] for part in inputs), size)
-        return Value(first.operation, (whole,), size)
-    return None
+    passed: list[Operation] = []
+    while all(_is_alike(part, inputs[0]) and run.single(part, Apply) for part in inputs):
+        passed.append(inputs[0].operation)
+        inputs = tuple(part.inputs[0] for part in inputs)
+    return _followed(Value(operation, inputs, size), passed) if passed else None
+
+
+def _followed(value: Value, operations: Sequence[Operation]) -> Value:
+    """Return the value after operations of one input, which are given last to first."""
+    for operation in reversed(operations):
+        value = Value(operation, (value,), value.size)
+    return value
 
 
 def _is_alike(value: Value, other: Value) -> bool:

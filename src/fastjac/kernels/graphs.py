@@ -65,7 +65,7 @@ class PackedGraph:
             if (self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width
         }
         self.spine: list[Any] = []
-        self.across = [pack(layer.w, False) for layer in self.layers if plan.is_forward]
+        self.across = [pack(layer.w, False) for layer in self.layers] if plan.is_forward else []
 
     @property
     def arrays(self) -> list[Array]:

@@ -56,6 +56,7 @@ def load(
     head: str | Activation | None = None,
     *,
     output: str | None = None,
+    inputs: Sequence[str] | None = None,
     prefix: str | Sequence[str] = "",
 ) -> Network:
     """Return the network in a file, without running anything that the file holds.
@@ -70,6 +71,9 @@ def load(
     output : str, optional
         Of an ``.onnx`` file: the tensor that the network ends in; whatever does not lead to it is left out.
         Default: the file's only output of floats.
+    inputs : sequence of str, optional
+        Of an ``.onnx`` file whose output depends on several inputs: the order in which they are the parts of
+        the network's input. Default: the file's order.
     prefix : str or sequence of str, optional
         Of a state_dict: how the names of the network's weights begin, ``"actor."``; those of others are
         left out. Several are taken one after the other.
@@ -101,6 +105,9 @@ def load(
         raise ModelError(f"{path} ends in {suffix!r}, expected one of {', '.join((*_CONTAINERS, *_MODELS))}")
     if output is not None and suffix != ".onnx":
         raise ValueError(f"output is {output!r}, but {path} is no .onnx file")
+    if inputs is not None and (suffix != ".onnx" or isinstance(inputs, str)):
+        expected = "a list of names" if suffix == ".onnx" else "none"
+        raise ValueError(f"inputs is {inputs!r}, expected {expected} for {path}")
     if prefix and suffix not in _CONTAINERS:
         raise ValueError(f"prefix is {prefix!r}, but {path} holds no state_dict")
     if "\0" in str(path):
@@ -112,7 +119,7 @@ def load(
         with np.errstate(all="ignore"):
             if suffix == ".onnx":
                 check_activations(True, activation, head)
-                net = read_onnx(data, path.parent, output)
+                net = read_onnx(data, path.parent, output, inputs)
             else:
                 net = _read(data, suffix, activation, head, prefix)
     except ImportError:

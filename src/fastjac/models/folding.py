@@ -114,7 +114,7 @@ class _Chain:
                 raise ValueError(f"{activation} comes first, and nothing tells how many inputs it has")
             if self.width > _WIDEST_DIAGONAL:
                 raise ValueError(f"{activation} of {self.width} entries has no Dense layer right before it")
-            self._spend(self.width, self.width)
+            self._spend(self._rows(self.width), self.width)
             factor, shift = self._take_pending(self.width)
             self.layers.append((self._of_selected(np.diag(factor)), shift))
         self.activations.append(activation)
@@ -127,7 +127,7 @@ class _Chain:
             w, b = w_before @ w, b_before @ w + b
         elif self.is_open:
             self.close(IDENTITY)
-        self._spend(*w.shape)
+        self._spend(self._rows(len(w)), w.shape[1])
         if self.pending is not None:
             factor, shift = self._take_pending(len(w))
             w, b = factor[:, None] * w, shift @ w + b
@@ -146,6 +146,10 @@ class _Chain:
             self.pending = scale(self.pending.factor * factor, self.pending.shift * factor + shift, where)
         else:
             self.pending = step
+
+    def _rows(self, fan_in: int) -> int:
+        """Return how many rows the next weights have: one for each entry, selected or not."""
+        return fan_in if self.selected is None else self.before
 
     def _spend(self, fan_in: int, fan_out: int) -> None:
         if len(self.layers) == MOST_LAYERS:

@@ -9,6 +9,7 @@ from fastjac.layers import Activation
 from fastjac.network import Network
 
 MOST_LAYERS = 1000
+MOST_OPERATIONS = 5 * MOST_LAYERS
 # A number of a file takes up to 40 bytes of memory, with all copies on the way to a packed network.
 _FREE_NUMBERS = 1_000_000
 # The panels of a layer are padded: with one input, a unit takes about as much as four numbers do.

@@ -5,32 +5,37 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.models.folding import fold
 from fastjac.models.limits import Budget
-from fastjac.models.onnx.nodes import apply, constant
+from fastjac.models.onnx.constants import computed, given
+from fastjac.models.onnx.elementwise import settled
+from fastjac.models.onnx.networks import network
+from fastjac.models.onnx.nodes import apply
 from fastjac.models.onnx.patterns import has_factors
 from fastjac.models.onnx.proto import needed_nodes, output_of, parse
 from fastjac.models.onnx.reader import Reader
-from fastjac.models.onnx.tensors import DOUBLE, Tensors, computed
+from fastjac.models.onnx.tensors import DOUBLE, Tensors
 from fastjac.models.onnx.values import BATCH, Base, Node, Value
+from fastjac.models.steps import Select
 from fastjac.network import Network
 
 _OLDEST_OPSET = 6
 
 
-def read_onnx(data: bytes, folder: pathlib.Path, output: str | None = None) -> Network:
+def read_onnx(
+    data: bytes, folder: pathlib.Path, output: str | None = None, inputs: Sequence[str] | None = None
+) -> Network:
     """Return the network in the bytes of an ONNX file, whose external data may be in ``folder`` alone.
 
     Raises
     ------
     ValueError
-        If the bytes are not a model, or one that is not a chain of layers; the message names the node.
+        If the bytes are not a model, or one that fastjac does not compute; the message names the node.
     """
     model = parse(data)
     opsets = {opset.domain.removeprefix("ai.onnx"): opset.version for opset in model.opset_import}
@@ -42,15 +47,16 @@ def read_onnx(data: bytes, folder: pathlib.Path, output: str | None = None) -> N
     if not model.HasField("graph") or model.graph.sparse_initializer:
         raise ValueError("it has no graph, or one with sparse weights")
     reader = Reader(model.graph.initializer, opset, Tensors(folder, len(data)))
-    return _Walk(model.graph, reader, output_of(model.graph, output)).network()
+    return _Walk(model.graph, reader, output_of(model.graph, output), inputs).network()
 
 
 class _Walk:
     """A walk through the nodes that an output needs, each after its inputs."""
 
-    def __init__(self, graph: Any, reader: Reader, output: str) -> None:
+    def __init__(self, graph: Any, reader: Reader, output: str, order: Sequence[str] | None) -> None:
         self.reader = reader
         self.output = output
+        self.order = order
         self.inputs = [value for value in graph.input if value.name not in reader.constants]
         self.nodes = needed_nodes(graph.node, output)
         known = {*reader.constants, *(value.name for value in self.inputs)}
@@ -68,7 +74,7 @@ class _Walk:
 
     def network(self) -> Network:
         """Return the network that leads to the output."""
-        reader, start = self.reader, self._start()
+        reader, n_inputs = self.reader, self._start()
         for node in self.nodes:
             try:
                 self._follow(node)
@@ -77,34 +83,57 @@ class _Walk:
                 raise ValueError(text if text.startswith("node ") else f"{node.where}: {text}") from error
         if self.output not in reader.values:
             raise ValueError(f"its output {self.output!r} does not depend on its input")
-        last = reader.settled(self.output)
+        last = settled(reader, self.output)
         names = reader.output_names
-        return fold(
-            last.base.path(),
+        return network(
+            last.base,
+            n_inputs,
             np.float64 if reader.is_wide else np.float32,
-            start.size,
-            output_names=names if names and len(names) == last.size else None,
-            budget=Budget(reader.tensors.size),
+            names if names and len(names) == last.size else None,
+            Budget(reader.tensors.size),
         )
 
-    def _start(self) -> Value:
-        """Set the value of the one input that the nodes use."""
-        used = [value for value in self.inputs if self.uses[value.name]]
-        if len(used) != 1:
-            names = ", ".join(value.name for value in self.inputs)
+    def _start(self) -> int | None:
+        """Set the values of the inputs that the nodes use, and return how many entries they have together."""
+        used = self._used()
+        values = [self._input(value) for value in used]
+        sizes = [value.size for value in values]
+        if len(used) > 1:
+            root, start = Base(), 0
+            for place, (message, value, size) in enumerate(zip(used, values, sizes, strict=True)):
+                if size is None:
+                    raise ValueError(
+                        f"its input {message.name!r} has shape {value.shape}, expected known sizes"
+                    )
+                self.reader.tensors.budget.spend(size)
+                part = Select(np.arange(start, start + size), f"the input {message.name!r}")
+                values[place], start = value._replace(base=root.then(part, part.where)), start + size
+        for message, value in zip(used, values, strict=True):
+            self.reader.values[message.name] = value
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    def _used(self) -> list[Any]:
+        """Return the inputs that the output depends on, in the order of the network's input."""
+        used = {value.name: value for value in self.inputs if self.uses[value.name]}
+        if not used:
             raise ValueError(
-                f"its output {self.output!r} depends on {len(used)} of its inputs ({names}), expected 1"
+                f"its output {self.output!r} depends on none of its inputs ({_names(self.inputs)})"
             )
-        axes = _axes(used[0])
+        if self.order is not None and Counter(self.order) != Counter(used.keys()):
+            wanted = f"expected {_names(used.values())} in any order"
+            raise ValueError(f"inputs is {list(self.order)}, but its output {self.output!r}: {wanted}")
+        return [used[name] for name in self.order or used]
+
+    def _input(self, message: Any) -> Value:
+        axes = _axes(message)
         batch = 0 if len(axes) > 1 else None
-        if self._has_columns(used[0].name, axes):
+        if self._has_columns(message.name, axes):
             batch = 1
         if batch is not None and axes[batch] == 1:
             batch = None
         value = Value(Base(), axes, batch)
-        self.reader.is_wide = used[0].type.tensor_type.elem_type == DOUBLE
+        self.reader.is_wide |= message.type.tensor_type.elem_type == DOUBLE
         self.reader.tensors.budget.spend(value.size or 0)
-        self.reader.values[used[0].name] = value
         return value
 
     def _has_columns(self, name: str, axes: Sequence[int | None]) -> bool:
@@ -135,16 +164,18 @@ class _Walk:
         if node.op == "Shape":
             reader.constants[node.output] = self._shape(node)
         elif node.op == "Constant":
-            reader.constants[node.output] = constant(node.attributes)
+            reader.constants[node.output] = given(node.attributes)
         elif data:
             reader.values[node.output] = apply(reader, node, data)
             # If several nodes use an activation, it becomes the base of all of them.
             if self.uses[node.output] > 1 and has_factors(reader.values[node.output].terms):
                 with contextlib.suppress(ValueError):
-                    reader.settled(node.output)
+                    settled(reader, node.output)
         else:
             arrays = [reader.constant(name) for name in inputs]
-            result = computed(node.op, arrays, node.attributes, reader.tensors.budget) if arrays else None
+            if node.op == "ConstantOfShape" and "value" in node.attributes:
+                arrays.append(reader.tensors.read(node.attributes["value"]))
+            result = computed(node, arrays, reader.tensors.budget) if arrays else None
             if result is None:
                 raise ValueError("fastjac does not compute this of constants")
             reader.constants[node.output] = result
@@ -160,6 +191,10 @@ class _Walk:
                 raise ValueError(f"its input has shape {value.shape}, expected known sizes")
         sizes = sizes[node.attributes.get("start", 0) : node.attributes.get("end")]
         return np.array(sizes, object if BATCH in sizes else np.int64)
+
+
+def _names(values: Iterable[Any]) -> str:
+    return ", ".join(repr(value.name) for value in values)
 
 
 def _axes(value: Any) -> tuple[int | None, ...]:

@@ -6,7 +6,7 @@ of memory for two bytes of a file that holds nothing but empty messages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastjac.models.extras import needed
@@ -106,32 +106,35 @@ def output_of(graph: Any, name: str | None) -> str:
 
 
 def needed_nodes(messages: Sequence[Any], output: str) -> list[Node]:
-    """Return the nodes that the output depends on, each after all that it needs."""
+    """Return the nodes that the output depends on, each after all that it needs; one for each output."""
     makers: dict[str, int] = {}
     for number, message in enumerate(messages):
         for name in message.output:
             if name and makers.setdefault(name, number) != number:
                 raise ValueError(f"two nodes have the output {name!r}")
-    nodes: dict[int, Node] = {}
+    found: dict[int, Any] = {}
+    needed = {output}
     opened: set[int] = set()
     waiting = [makers[output]] if output in makers else []
     while waiting:
         number = waiting[-1]
         before = [makers[name] for name in messages[number].input if name in makers]
-        before = [other for other in before if other not in nodes]
-        if number in nodes:
+        before = [other for other in before if other not in found]
+        if number in found:
             waiting.pop()
         elif not before:
-            nodes[number] = _node(messages[number])
+            found[number] = messages[number]
+            needed.update(messages[number].input)
         elif opened.intersection(before) or number in opened:
             raise ValueError(f"{_where(messages[number])} needs its own output")
         else:
             opened.add(number)
             waiting += before
-    return list(nodes.values())
+    return [node for message in found.values() for node in _nodes(message, needed)]
 
 
-def _node(message: Any) -> Node:
+def _nodes(message: Any, needed: set[str]) -> Iterator[Node]:
+    """Yield the node once for each of its outputs that is needed."""
     where = _where(message)
     if message.domain not in _DOMAINS:
         raise ValueError(f"{where} is of the domain {message.domain!r}, which fastjac does not know")
@@ -143,9 +146,10 @@ def _node(message: Any) -> Node:
         if attribute.type not in _ATTRIBUTES or name in attributes or attribute.ref_attr_name:
             raise ValueError(f"{where} has an attribute {name!r} that fastjac does not read")
         attributes[name] = helper.get_attribute_value(attribute)
-    # A classifier's label comes before its scores.
-    output = message.output[1 if message.op_type == "LinearClassifier" else 0]
-    return Node(message.op_type, list(message.input), output, attributes, where)
+    count = len(message.output)
+    for place, name in enumerate(message.output):
+        if name in needed:
+            yield Node(message.op_type, list(message.input), name, attributes, where, place, count)
 
 
 def _where(message: Any) -> str:

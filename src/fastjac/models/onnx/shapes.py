@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from fastjac.models.onnx.constants import given_axes
 from fastjac.models.onnx.reader import Reader
-from fastjac.models.onnx.tensors import given_axes
 from fastjac.models.onnx.values import BATCH, Node, Value
 
 
@@ -51,7 +51,7 @@ def reshape(reader: Reader, node: Node, value: Value) -> Value:
     return after
 
 
-def _moved(value: Value, places: Sequence[int | None]) -> Value:
+def moved(value: Value, places: Sequence[int | None]) -> Value:
     """Return a tensor whose axes are others of before, or new ones, in the same order for each sample."""
     order = [
         place for place in places if place is not None and place != value.batch and value.axes[place] != 1
@@ -63,11 +63,6 @@ def _moved(value: Value, places: Sequence[int | None]) -> Value:
     return value._replace(axes=axes, batch=None if value.batch is None else list(places).index(value.batch))
 
 
-def transpose(reader: Reader, node: Node, value: Value) -> Value:
-    """Follow a Transpose that moves the batch or axes of 1."""
-    return _moved(value, node.attributes.get("perm", range(len(value.axes))[::-1]))
-
-
 def squeeze(reader: Reader, node: Node, value: Value) -> Value:
     """Follow the loss of axes of 1."""
     axes = _given_axes(reader, node)
@@ -75,7 +70,7 @@ def squeeze(reader: Reader, node: Node, value: Value) -> Value:
     gone = [place for place in range(count) if place != value.batch and value.axes[place] == 1]
     if axes is not None:
         gone = [axis + count if axis < 0 else axis for axis in axes]
-    return _moved(value, [place for place in range(count) if place not in gone])
+    return moved(value, [place for place in range(count) if place not in gone])
 
 
 def unsqueeze(reader: Reader, node: Node, value: Value) -> Value:
@@ -84,7 +79,7 @@ def unsqueeze(reader: Reader, node: Node, value: Value) -> Value:
     count = len(value.axes) + len(axes)
     new = {axis + count if axis < 0 else axis for axis in axes}
     old = iter(range(len(value.axes)))
-    return _moved(value, [None if place in new else next(old) for place in range(count)])
+    return moved(value, [None if place in new else next(old) for place in range(count)])
 
 
 def _given_axes(reader: Reader, node: Node) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""The constants of an ONNX file: its tensors, tensors in files beside it, and arrays computed from them."""
+"""The constants of an ONNX file: its tensors, and tensors in files beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -17,7 +17,7 @@ from fastjac.models.limits import Budget
 
 # TensorProto.DataType: the floats, and all numbers; bfloat16 is 16, double is 11.
 FLOATS = (1, 10, 11, 16)
-_NUMBERS = (*FLOATS, 2, 3, 4, 5, 6, 7, 9, 12, 13)
+NUMBERS = (*FLOATS, 2, 3, 4, 5, 6, 7, 9, 12, 13)
 DOUBLE, _BFLOAT16, _EXTERNAL = 11, 16, 1
 
 
@@ -43,7 +43,7 @@ class Tensors:
         from onnx import helper, numpy_helper
 
         kind, shape, name = tensor.data_type, list(tensor.dims), tensor.name
-        if kind not in _NUMBERS:
+        if kind not in NUMBERS:
             raise ValueError(f"tensor {name!r} has ONNX data type {kind}, expected numbers")
         if min(shape, default=0) < 0:
             raise ValueError(f"tensor {name!r} has shape {shape}")
@@ -106,73 +106,3 @@ def _number(entries: Mapping[str, str], key: str, default: int) -> int:
 
 def _open_no_links(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-
-
-def computed(
-    op: str, inputs: list[NDArray[Any]], attributes: Mapping[str, Any], budget: Budget
-) -> NDArray[Any] | None:
-    """Return the output of a node whose inputs are constants, None if fastjac does not compute it.
-
-    Shapes are constants too. If one has the batch in it, it is an array of objects.
-    """
-    first = inputs[0]
-    if op == "Cast":
-        budget.spend(first.size)
-        kind = attributes.get("to")
-        if kind not in _NUMBERS or kind == _BFLOAT16:
-            return None
-        from onnx import helper
-
-        return first if first.dtype == object else first.astype(helper.tensor_dtype_to_np_dtype(kind))
-    if op in _ARITHMETIC:
-        budget.spend(math.prod(np.broadcast_shapes(*(array.shape for array in inputs))))
-        return np.asarray(_ARITHMETIC[op](*inputs))
-    if op == "Concat":
-        budget.spend(sum(array.size for array in inputs))
-        return np.concatenate(inputs, attributes["axis"])
-    if op == "Gather":
-        axis, places = attributes.get("axis", 0), inputs[1].astype(np.int64)
-        budget.spend(places.size * first.size // max(first.shape[axis], 1))
-        return np.asarray(np.take(first, places, axis))
-    if op == "Slice":
-        return _sliced(first, inputs[1:], attributes)
-    if op == "Transpose":
-        return np.transpose(first, attributes.get("perm"))
-    if op == "Reshape" and not attributes.get("allowzero", 0):
-        sizes = [first.shape[i] if size == 0 else size for i, size in enumerate(inputs[1].tolist())]
-        return first.reshape(sizes)
-    if op == "Unsqueeze" or op == "Squeeze":
-        axes = given_axes(inputs[1] if len(inputs) > 1 else None, attributes)
-        return np.squeeze(first, axes) if op == "Squeeze" else np.expand_dims(first, axes or ())
-    return None
-
-
-def given_axes(array: NDArray[Any] | None, attributes: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Return the axes that a node has as an input, from opset 13 on, or as an attribute."""
-    axes = attributes.get("axes") if array is None else array
-    return None if axes is None else tuple(np.ravel(axes).tolist())
-
-
-def _sliced(array: NDArray[Any], inputs: list[NDArray[Any]], attributes: Mapping[str, Any]) -> NDArray[Any]:
-    """Return a slice along axes; from opset 10 on, inputs tell where it starts and ends."""
-    parts = [part.tolist() for part in inputs] or [attributes["starts"], attributes["ends"]]
-    starts, ends = parts[:2]
-    axes = parts[2] if len(parts) > 2 else attributes.get("axes", range(len(starts)))
-    steps = parts[3] if len(parts) > 3 else [1] * len(starts)
-    places = [slice(None)] * array.ndim
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        if step < 1:
-            raise ValueError(f"it goes in steps of {step}, expected 1 or more")
-        places[axis] = slice(start, end, step)
-    return array[tuple(places)]
-
-
-_ARITHMETIC: dict[str, Callable[..., Any]] = {
-    "Identity": np.asarray,
-    "Neg": np.negative,
-    "Sqrt": np.sqrt,
-    "Add": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "Div": lambda a, b: np.divide(a, b) if a.dtype.kind == "f" else a // b,
-}

@@ -1,4 +1,4 @@
-"""The tensors that depend on the input of an ONNX graph.
+"""The tensors that depend on the inputs of an ONNX graph.
 
 Each is a sum of terms in a base tensor. Elementwise nodes only change the terms, because they may be parts of
 an activation that an exporter spelled out. Other nodes need a settled input: its terms become steps, and it
@@ -8,11 +8,14 @@ becomes a new base.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
 
 from fastjac.models.onnx.patterns import Above, Terms, X
-from fastjac.models.steps import Step, clip
+from fastjac.models.steps import Affine, Scale, Select, Step, clip
 
 
 class _Batch:
@@ -26,13 +29,15 @@ BATCH = _Batch()
 
 
 class Node(NamedTuple):
-    """A node of the graph. ``inputs`` and ``output`` are names of tensors."""
+    """A node of the graph, for one of its outputs. ``inputs`` and ``output`` are names of tensors."""
 
     op: str
     inputs: list[str]
     output: str
     attributes: Mapping[str, Any]
     where: str
+    place: int = 0  # of the output among those of the node
+    outputs: int = 1  # how many the node has
 
 
 class Limits(NamedTuple):
@@ -42,20 +47,81 @@ class Limits(NamedTuple):
     high: float
 
 
-class Base(NamedTuple):
-    """A tensor, as the base before it and the steps from there. The input has no base before it."""
+class Spread(NamedTuple):
+    """A step that repeats the only entry ``size`` times."""
 
-    before: Base | None = None
-    steps: tuple[Step | Limits, ...] = ()
+    size: int
 
-    def path(self) -> Iterator[Step]:
-        """Yield all steps from the input on."""
-        bases = [self]
-        while bases[-1].before is not None:
-            bases.append(bases[-1].before)
-        for base in reversed(bases):
-            for step in base.steps:
-                yield from clip(*step, "Clip") if isinstance(step, Limits) else (step,)
+
+class Mean(NamedTuple):
+    """A step to the mean of ``size`` entries."""
+
+    size: int
+
+
+class Normalise(NamedTuple):
+    """A step to layer_norm of `fastjac.graph` if it is ``centred``, otherwise to rms_norm."""
+
+    epsilon: float
+    centred: bool
+
+
+class Power(NamedTuple):
+    """A step that is only ever a part of another: ``x ** exponent``, with 1/2, -1/2 or -1."""
+
+    exponent: float
+
+
+# Steps that compute one tensor from several, and others with no numbers of their own. The last three are only
+# ever parts of another: the largest entry, x less the largest entry, and the logarithm.
+Join: TypeAlias = Literal["add", "multiply", "concatenate"]
+Plain: TypeAlias = Literal["centre", "largest", "less_largest", "log"]
+AnyStep: TypeAlias = Step | Limits | Spread | Mean | Normalise | Power | Join | Plain
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A tensor that a step makes of the ones before it. An input has none before it."""
+
+    before: tuple[Base, ...] = ()
+    step: AnyStep | None = None
+    where: str = ""
+
+    def then(self, step: AnyStep, where: str = "") -> Base:
+        """Return the tensor after a step."""
+        return Base((self,), step, where)
+
+    def path(self) -> list[Step] | None:
+        """Return all steps from the input on, None where they are more than a chain of layers has."""
+        steps: list[Step] = []
+        base = self
+        while base.step is not None:
+            step = base.step
+            if isinstance(step, Limits):
+                steps += clip(*step, "Clip")[::-1]
+            elif isinstance(step, Spread):
+                steps.append(Select(np.zeros(step.size, np.intp), base.where))
+            elif isinstance(step, Step):
+                steps.append(step)
+            else:
+                return None
+            (base,) = base.before
+        return steps[::-1]
+
+    def ordered(self) -> list[Base]:
+        """Return all tensors that this one is made of, and itself, each behind those before it."""
+        found: dict[int, Base] = {}
+        waiting = [(self, False)]
+        while waiting:
+            base, is_ready = waiting.pop()
+            if id(base) in found:
+                continue
+            if is_ready:
+                found[id(base)] = base
+            else:
+                waiting.append((base, True))
+                waiting += [(before, False) for before in reversed(base.before)]
+        return list(found.values())
 
 
 class Value(NamedTuple):
@@ -89,14 +155,15 @@ class Value(NamedTuple):
             names[self.batch] = str(BATCH)
         return f"({', '.join(names)})"
 
-    def then(self, *steps: Step | Limits, axes: tuple[int | None, ...] | None = None) -> Value:
+    def then(self, *steps: AnyStep, where: str = "", axes: tuple[int | None, ...] | None = None) -> Value:
         """Return the tensor after some steps; this one must be settled."""
-        if not steps:
-            return self
-        before = self.base
-        if isinstance(steps[0], Limits) and before.steps and isinstance(before.steps[-1], Limits):
-            low, high = steps[0]
-            last = before.steps[-1]
-            steps = (Limits(min(max(last.low, low), high), min(max(last.high, low), high)), *steps[1:])
-            before = Base(before.before, before.steps[:-1])
-        return Value(Base(before, steps), self.axes if axes is None else axes, self.batch)
+        base = self.base
+        for step in steps:
+            last = base.step
+            if isinstance(step, Limits) and isinstance(last, Limits):
+                low, high = step
+                step = Limits(min(max(last.low, low), high), min(max(last.high, low), high))
+                (base,) = base.before
+            named = step.where if isinstance(step, (Affine, Scale, Select)) else where
+            base = base.then(step, named)
+        return Value(base, self.axes if axes is None else axes, self.batch)
