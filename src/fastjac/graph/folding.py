@@ -1,7 +1,8 @@
 """Makes a graph simpler: what the kernels need not compute is computed once, in float64.
 
-Each rule leaves the number of multiply-adds as it is or lowers it; a few more may stand for inputs that are not
-selected. Rules are applied until none applies. What is a chain of layers then is a chain for the kernels too.
+Each rule leaves the number of multiply-adds as it is or lowers it; a few more may stand for inputs that are
+not selected. Rules are applied until none applies. What is a chain of layers then is a chain for the kernels
+too.
 """
 
 from __future__ import annotations
