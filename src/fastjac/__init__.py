@@ -7,6 +7,7 @@ Make a network from weights, from another framework's model, or from a file:
   the parameters of JAX or Flax.
 - `load`, `save`: from ONNX, Keras, .nnet, .safetensors and .npz files, and to the last two. A file that
   holds no network is a `ModelError`.
+- `graph`: networks that are no chain of layers, with skip connections, products and LayerNorm.
 
 Ask it:
 
