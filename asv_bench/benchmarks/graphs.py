@@ -88,10 +88,6 @@ class ShareOfLimit(_Limits):
     param_names = ["network", "dtype"]
 
     def track_share_of_limit(self, machine, network, dtype):
-        from fastjac.bench import compare, measure, problem
+        from fastjac.bench.problem import network_problem
 
-        given = problem.network_problem(_network(network, dtype))
-        found, _ = measure.builders(["fastjac"])
-        calls, _ = measure.prepare(given, {"fastjac": found["fastjac"]})
-        rows = measure.measure(calls, 25, 0.03)
-        return compare.figures(given, rows, machine)["peers"][0]["limit_share"]
+        return self.share_of(machine, network_problem(_network(network, dtype)))

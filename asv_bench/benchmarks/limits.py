@@ -14,18 +14,20 @@ from .common import DTYPES, NETWORKS, check, random_layers, random_network, resu
 ROUNDS, SECONDS = 300, 0.001  # rounds so short that other work interrupts few of them
 
 
-def active_units(name, dtype):
-    """Return how many units of each hidden layer have a slope that is not zero."""
+def sizes_and_active(name, dtype):
+    """Return the sizes, affine maps in a row merged, and how many units of each hidden layer have a slope."""
     sizes, activation, _ = NETWORKS[name]
     x, pairs = random_layers(sizes, dtype)
     hidden = pairs[:-1]
     activations = [activation] * len(hidden) if isinstance(activation, str) else activation
-    found = []
+    merged, active = [sizes[0]], []
     for (w, b), each in zip(hidden, activations, strict=True):
         x = x @ w + b
-        found.append(np.count_nonzero(x > 0) if each == "relu" else x.size)
+        if each != "identity":
+            merged.append(x.size)
+            active.append(np.count_nonzero(x > 0) if each == "relu" else x.size)
         x = np.maximum(x, 0) if each == "relu" else x
-    return found
+    return [*merged, sizes[-1]], active
 
 
 class _Limits:
@@ -48,9 +50,18 @@ class _Limits:
         out = results(net, *x.shape[:-1])
         timer = timeit.Timer(lambda: net.value_and_jacobian(x, out=out))
         number = max(1, int(SECONDS / timer.timeit(2) * 2))
-        sizes, _, head = NETWORKS[network]
-        least = limits.limit_seconds(sizes, active_units(network, dtype), dtype, machine, head, samples or 1)
+        sizes, active = sizes_and_active(network, dtype)
+        least = limits.limit_seconds(sizes, active, dtype, machine, NETWORKS[network][-1], samples or 1)
         return least * number / min(timer.repeat(ROUNDS, number))
+
+    def share_of(self, machine, given):
+        """Return the share that calls of a problem with `out=` reach, after a look at their results."""
+        from fastjac.bench import compare, measure
+
+        found, _ = measure.builders(["fastjac"])
+        calls, _ = measure.prepare(given, {"fastjac": found["fastjac"]})
+        rows = measure.measure(calls, ROUNDS, SECONDS * ROUNDS)
+        return compare.figures(given, rows, machine)["peers"][0]["limit_share"]
 
 
 class OneInput(_Limits):
