@@ -1,7 +1,7 @@
 """Makes a graph simpler: what the kernels need not compute is computed once, in float64.
 
-Each rule leaves the number of multiply-adds as it is or lowers it. Rules are applied until none applies. What
-is a chain of layers then is a chain for the kernels too.
+Each rule leaves the number of multiply-adds as it is or lowers it, but for `MOST_UNREAD`. Rules are applied
+until none applies. What is a chain of layers then is a chain for the kernels too.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ IDENTITY = Activation("identity")
 # Folding (x - mean) / deviation into weights enlarges the rounding error by |mean / deviation|. In float32 it
 # stays an operation of its own from this shift on.
 MOST_SHIFTED = 100.0
+# An affine map of some of the inputs, which nothing else reads, takes zeros for the others: up to so many
+# weights for each of its own. A network is a chain then.
+MOST_UNREAD = 4
 
 
 def as_graph(value: Value, dtype: DTypeLike | None) -> tuple[Value, np.dtype[Any]]:
@@ -95,8 +98,11 @@ class _Pass:
         return None if rule is None else rule(self, operation, inputs, size)
 
     def single(self, value: Value, kind: type) -> bool:
-        """Return whether a value is of a kind of operation, and only one other value needs it."""
-        return isinstance(value.operation, kind) and self.is_single[id(value)]
+        """Return whether a value is of a kind of operation, and only one other value needs it.
+
+        Of a value that a rule has put in between, the next pass knows it.
+        """
+        return isinstance(value.operation, kind) and self.is_single.get(id(value), False)
 
 
 def _scale(run: _Pass, operation: Scale, inputs: tuple[Value, ...], size: int) -> Value | None:
@@ -123,7 +129,7 @@ def _affine(run: _Pass, operation: Affine, inputs: tuple[Value, ...], size: int)
     if isinstance(before, Select):
         (source,) = x.inputs
         only = isinstance(source.operation, Input) and run.is_single[id(source)]
-        if only or source.size <= len(before.places):
+        if source.size <= len(before.places) * (MOST_UNREAD if only else 1):
             w = np.zeros((source.size, size))
             np.add.at(w, before.places, operation.w)
             return Value(Affine(w, operation.b), (source,), size)
@@ -148,23 +154,27 @@ def _select(run: _Pass, operation: Select, inputs: tuple[Value, ...], size: int)
     if run.single(x, Affine):
         assert isinstance(before, Affine)
         return Value(Affine(before.w[:, places], before.b[places]), x.inputs, size)
-    if run.single(x, Scale):
-        assert isinstance(before, Scale)
-        chosen = Value(operation, x.inputs, size)
-        return Value(Scale(before.factor[places], before.shift[places]), (chosen,), size)
-    if run.single(x, Apply) and not is_head(before):
-        assert isinstance(before, Apply)
-        chosen = Value(operation, x.inputs, size)
-        return Value(Apply(_at(before.activation, places)), (chosen,), size)
-    return None
+    passed: list[Scale | Apply] = []
+    while (run.single(x, Scale) or run.single(x, Apply)) and not is_head(x.operation):
+        assert isinstance(x.operation, (Scale, Apply))
+        passed.append(_at(x.operation, places))
+        (x,) = x.inputs
+    if not passed:
+        return None
+    chosen = Value(operation, (x,), size)
+    for each in reversed(passed):
+        chosen = Value(each, (chosen,), size)
+    return chosen
 
 
-def _at(activation: Activation, places: NDArray[np.intp]) -> Activation:
-    """Return the activation of some entries."""
-    name, parameter = activation
+def _at(operation: Scale | Apply, places: NDArray[np.intp]) -> Scale | Apply:
+    """Return what an operation does to some entries."""
+    if isinstance(operation, Scale):
+        return Scale(operation.factor[places], operation.shift[places])
+    name, parameter = operation.activation
     if not isinstance(parameter, tuple):
-        return activation
-    return Activation(name, tuple(parameter[place] for place in places))
+        return operation
+    return Apply(Activation(name, tuple(parameter[place] for place in places)))
 
 
 def _concatenate(run: _Pass, operation: Concatenate, inputs: tuple[Value, ...], size: int) -> Value | None:
