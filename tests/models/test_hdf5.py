@@ -190,7 +190,7 @@ def test_a_model_of_keras_3(tmp_path):
             "kernel has dtype int8.*no quantized",
         ),
         ([dense(1, "tanh")], {"layers/dense/vars/0": W[0].T}, "takes 3 inputs, but gets 4|bias has shape"),
-        ([dense(1, "mish")], {}, "has the activation 'mish', expected one of linear"),
+        ([dense(1, "hard_shrink")], {}, "has the activation 'hard_shrink', expected one of linear"),
     ],
 )
 def test_other_models_are_refused(layers, changes, message, tmp_path):

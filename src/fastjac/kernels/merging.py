@@ -41,6 +41,22 @@ class _Map(NamedTuple):
     given: tuple[Layer, ...]
     w: Array
     b: Array
+    limit: _Limit
+
+
+class _Limit(NamedTuple):
+    """How large the sums in a row of maps get: at most ``slopes * abs(x).max() + offsets``.
+
+    Attributes
+    ----------
+    slopes, offsets : ndarray, (fan_out,)
+    bound : float
+        The largest absolute value of inputs for which no sum overflows.
+    """
+
+    slopes: Array
+    offsets: Array
+    bound: float
 
 
 def merge(layers: Sequence[Layer]) -> tuple[Link, ...]:
@@ -55,9 +71,12 @@ def merge(layers: Sequence[Layer]) -> tuple[Link, ...]:
         return alone
     maps: list[_Map] = []
     for layer in layers:
-        maps.append(_Map((layer,), layer.w.astype(np.float64), layer.b.astype(np.float64)))
+        limit = _behind(_at_inputs(layer), (layer,))
+        maps.append(_Map((layer,), layer.w.astype(np.float64), layer.b.astype(np.float64), limit))
         while len(maps) > 1 and (both := _merged(*maps[-2:])):
             maps[-2:] = [both]
+    if len(maps) == len(layers):
+        return alone
     chain = tuple(_link(each) for each in maps)
     return chain if _multiply_adds(chain) <= _multiply_adds(alone) else alone
 
@@ -74,8 +93,8 @@ def _merged(first: _Map, second: _Map) -> _Map | None:
     kind = np.finfo(first.given[0].w.dtype)
     cancels = terms.max(axis=0) > MOST_CANCELLED * largest
     loses_digits = (largest < kind.tiny / kind.eps) & second.w.any(axis=0)
-    both = _Map(first.given + second.given, w, b)
-    return None if cancels.any() or loses_digits.any() or _bound(both.given) < 1 else both
+    both = _Map(first.given + second.given, w, b, _behind(first.limit, second.given))
+    return None if cancels.any() or loses_digits.any() or both.limit.bound < 1 else both
 
 
 def _may_be_exact(first: _Map) -> bool:
@@ -88,17 +107,22 @@ def _may_be_exact(first: _Map) -> bool:
     return bool(np.isin(mantissas, (0.0, 0.5)).all() and (sums > 1).any())
 
 
-def _bound(given: Sequence[Layer]) -> float:
-    """Return the largest absolute value of inputs for which no sum in a row of maps overflows."""
-    bound = float(np.finfo(given[0].w.dtype).max)
-    most = bound / 4
-    slopes, offsets = np.ones(given[0].w.shape[0]), np.zeros(given[0].w.shape[0])
+def _at_inputs(layer: Layer) -> _Limit:
+    """Return the limit in front of a layer, whose inputs may be as large as its numbers get."""
+    fan_in = layer.w.shape[0]
+    return _Limit(np.ones(fan_in), np.zeros(fan_in), float(np.finfo(layer.w.dtype).max))
+
+
+def _behind(limit: _Limit, layers: Sequence[Layer]) -> _Limit:
+    """Return the limit behind further maps in a row."""
+    slopes, offsets, bound = limit
+    most = float(np.finfo(layers[0].w.dtype).max) / 4
     with np.errstate(all="ignore"):
-        for layer in given:
+        for layer in layers:
             w = np.abs(layer.w.astype(np.float64))
             slopes, offsets = slopes @ w, offsets @ w + np.abs(layer.b)
             bound = min(bound, float(((most - offsets) / slopes).min()))
-    return bound
+    return _Limit(slopes, offsets, bound)
 
 
 def _link(each: _Map) -> Link:
@@ -106,7 +130,7 @@ def _link(each: _Map) -> Link:
         return Link(each.given[0])
     last = each.given[-1]
     merged = Layer(each.w.astype(last.w.dtype), each.b.astype(last.b.dtype), last.activation)
-    return Link(merged, each.given, _bound(each.given))
+    return Link(merged, each.given, each.limit.bound)
 
 
 def _multiply_adds(chain: Sequence[Link]) -> int:
