@@ -1,10 +1,13 @@
 """No call's result depends on an earlier call: scratch memory may hold anything, padding stays zero."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support import graphs
 from support.examples import examples
 from support.oracles import Case, cases
 from support.workspaces import calls, find_written, scratch
@@ -36,7 +39,7 @@ def same_bits(results, others):
 
 def check(case):
     rng = np.random.default_rng(case.seed)
-    samples = rng.standard_normal((SAMPLES, case.widths[0])).astype(case.dtype)
+    samples = rng.standard_normal((SAMPLES, len(case.x()))).astype(case.dtype)
     ill = samples.copy()
     ill[1:4] = np.array([np.nan, np.inf, -np.inf])[:, None]
     ill[-1, -1] = np.nan
@@ -69,6 +72,18 @@ def test_no_result_depends_on_what_scratch_memory_holds(case, dtype):
 @examples(60)
 @given(cases(widths=st.integers(1, 40), depth=4))
 def test_no_result_depends_on_what_scratch_memory_holds_in_random_networks(case):
+    check(case)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", graphs.PATHS)
+def test_no_result_of_a_graph_depends_on_what_scratch_memory_holds(name, dtype):
+    check(replace(graphs.PATHS[name], dtype=dtype))
+
+
+@examples(30)
+@given(graphs.cases())
+def test_no_result_depends_on_what_scratch_memory_holds_in_random_graphs(case):
     check(case)
 
 

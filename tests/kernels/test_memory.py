@@ -46,6 +46,13 @@ def test_a_network_touches_nothing_outside_its_arrays(at, dtype, batch):
 
 @pytest.mark.parametrize("at", ["start", "end"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("batch", ["0", "5"])
+def test_a_graph_touches_nothing_outside_its_arrays(at, dtype, batch):
+    assert_clean("guard_graphs", at, dtype, batch)
+
+
+@pytest.mark.parametrize("at", ["start", "end"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_functional_interface_touches_nothing_outside_its_arrays(at, dtype):
     assert_clean("functional", at, dtype)
 

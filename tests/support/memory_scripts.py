@@ -5,9 +5,11 @@ Each prints what it is about to do, so that after a crash the last line tells wh
 
 import sys
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 
+from support import graphs
 from support.guard_pages import PAGE, guarded, guarded_copy, read_only
 from support.oracles import Case, assert_right, near_corner
 
@@ -84,20 +86,34 @@ def assert_at_guard_pages(net, at):
 def guard(at, dtype, batch):
     """Run all methods with every array, the network's own included, next to inaccessible pages."""
     place_at_guard_pages(at)
-    rng = np.random.default_rng(0)
     for widths in SHAPES:
         for head in HEADS:
             case = Case(widths, "relu", head, np.dtype(dtype).type)
-            print(f"{case}, arrays at the {at} of their pages, batch {batch}", flush=True)
-            net = case.network()
-            lead = (int(batch),) if int(batch) else ()
-            x, v, u = (rng.standard_normal((*lead, n)) for n in (widths[0], widths[-1], widths[0]))
-            x, v, u = (a.astype(net.dtype) for a in (x, v, u))
-            y, jac = calls(net, x, v, u, at)
-            assert_at_guard_pages(net, at)
-            for i in np.ndindex(*lead):
-                if not near_corner(net, x[i]):
-                    assert_right(net, x[i], y[i], jac[i])
+            check_at_guard_pages(case, at, batch, near_corner, assert_right)
+
+
+def guard_graphs(at, dtype, batch):
+    """Do what `guard` does with networks that are graphs."""
+    place_at_guard_pages(at)
+    for case in graphs.PATHS.values():
+        case = replace(case, dtype=np.dtype(dtype).type)
+        check_at_guard_pages(case, at, batch, graphs.near_kink, graphs.assert_right)
+
+
+def check_at_guard_pages(case, at, batch, is_unsure, check):
+    """Run all methods of a network, and check its results."""
+    print(f"{case}, arrays at the {at} of their pages, batch {batch}", flush=True)
+    net, rng = case.network(), np.random.default_rng(0)
+    lead = (int(batch),) if int(batch) else ()
+    x, v, u = (rng.standard_normal((*lead, n)) for n in (net.n_inputs, net.n_outputs, net.n_inputs))
+    x, v, u = (a.astype(net.dtype) for a in (x, v, u))
+    y, jac = calls(net, x, v, u, at)
+    # Numbers that are not finite take another way through a graph.
+    calls(net, np.full_like(x, np.nan), v, u, at)
+    assert_at_guard_pages(net, at)
+    for i in np.ndindex(*lead):
+        if not is_unsure(net, x[i]):
+            check(net, x[i], y[i], jac[i])
 
 
 def functional(at, dtype):
@@ -222,5 +238,7 @@ def heap(dtype):
 
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (guard, functional, touch, allocations, loop, heap)}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (guard, guard_graphs, functional, touch, allocations, loop, heap)}[sys.argv[1]](
+        *sys.argv[2:]
+    )
     print("done", flush=True)

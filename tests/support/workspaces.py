@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastjac.kernels.context import Context
+from fastjac.kernels.contexts import new_context
 
 
 def calls(net, samples):
@@ -28,7 +28,7 @@ def bits(array):
 
 def find_written(net, arrays, batches):
     """Return which numbers of ``arrays`` calls write: those that do not stay zeros of either sign."""
-    zero = [array == 0 for array in scratch(Context(net.packed), net.dtype)]
+    zero = [array == 0 for array in scratch(new_context(net.packed), net.dtype)]
     written = [np.zeros(array.shape, bool) for array in arrays]
     for start in (0.0, -0.0):
         for array, where in zip(arrays, zero, strict=True):
