@@ -68,6 +68,86 @@ def described(count=1, **changes):
     return stream.getvalue()
 
 
+def described_graph(values, dtype="float32", **arrays):
+    """Return an .npz file of ``save`` with a network that is a graph, by its values."""
+    names = {"input_names": None, "output_names": None}
+    text = json.dumps({"version": 2, "dtype": dtype, "values": values, **names})
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays, fastjac=np.array(text))
+    return stream.getvalue()
+
+
+def row(operation, *inputs, **more):
+    return {"operation": operation, "inputs": list(inputs), **more}
+
+
+def in_a_row(size, count, *last, kind="apply", **more):
+    """Return the values of one operation many times."""
+    more = more or {"activation": "tanh"}
+    return [row("input", size=size), *(row(kind, i, **more) for i in range(count)), *last]
+
+
+def added(size, count):
+    return [
+        row("input", size=size),
+        row("apply", 0, activation="tanh"),
+        *(row("add", i + 1, i) for i in range(count)),
+    ]
+
+
+def weights(n, m):
+    return {"w": np.zeros((n, m), "f4"), "b": np.zeros(m, "f4")}
+
+
+AFFINE = {"w": "w", "b": "b"}
+# Values of a graph, in a small file. The first are loaded.
+VALUES = {
+    "a selection behind many activations": lambda: described_graph(
+        in_a_row(8, 9000, row("select", 9000, places=[0, 1]))
+    ),
+    "a selection behind many scales": lambda: described_graph(
+        in_a_row(8, 9000, row("select", 9000, places=[0, 1]), kind="scale", factor="f", shift="f"),
+        f=np.ones(8, "f4"),
+    ),
+    "ten thousand sums": lambda: described_graph(added(20, 9998)),
+    "a wide sum": lambda: described_graph(added(3000, 3)),
+    "one of many inputs": lambda: described_graph(
+        [row("input", size=400_000), row("select", 0, places=[3]), row("affine", 1, **AFFINE)],
+        **weights(1, 20),
+    ),
+    "a wide map of one of many inputs": lambda: described_graph(
+        [
+            row("input", size=400_000),
+            row("select", 0, places=[3]),
+            row("affine", 1, **AFFINE),
+            row("apply", 2, activation="tanh"),
+            row("affine", 3, w="w2", b="b2"),
+        ],
+        **weights(1, 4000),
+        w2=np.zeros((4000, 1), "f4"),
+        b2=np.zeros(1, "f4"),
+    ),
+    "many wide activations": lambda: described_graph(in_a_row(1000, 900)),
+    "many wide sums": lambda: described_graph(added(1000, 400)),
+    "half a million outputs": lambda: described_graph(in_a_row(490_000, 1)),
+    "one entry very often": lambda: described_graph(
+        [
+            row("input", size=1),
+            row("select", 0, places=[0] * 300_000),
+            row("add", 1, 1),
+            row("multiply", 1, 2),
+        ]
+    ),
+    "many inputs of one value": lambda: described_graph(
+        [
+            row("input", size=1000),
+            *(row("concatenate", 0, 0, 0, 0) for _ in range(100)),
+            row("concatenate", *range(1, 100)),
+        ]
+    ),
+}
+VALUES_LOADED = tuple(VALUES)[:6]
+
 ZEROS = np.zeros((3000, 3000))
 ARCHIVES = {
     "zeros": lambda: archive(w1__npy=npy(ZEROS), b1__npy=npy(np.zeros(3000))),

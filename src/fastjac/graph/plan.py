@@ -55,6 +55,16 @@ class GraphPlan:
         return self.forward_multiply_adds if self.is_forward else self.reverse_multiply_adds
 
     @cached_property
+    def derivatives(self) -> int:
+        """The numbers in all matrices that a call holds: one for each reader of a value.
+
+        They have M rows from the outputs on, and there are N more where the Jacobian is made from the inputs.
+        """
+        values = ordered(self.value)
+        rows = self.value.size + (self._n_inputs(values) if self.is_forward else 0)
+        return rows * sum(before.size for value in values for before in value.inputs)
+
+    @cached_property
     def reverse_multiply_adds(self) -> int:
         """Multiply-adds of pure reverse mode, from the outputs to the inputs."""
         readers: dict[int, list[Value]] = {id(self.value): []}

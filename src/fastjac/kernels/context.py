@@ -166,10 +166,14 @@ class Arena:
         self.arrays: list[Array] = []
         self._target, self._dtype = target, dtype
 
-    def vector(self, size: int, values: Array | float = 0.0) -> int:
-        """Return the address of a vector of ``size`` numbers, zeros unless ``values`` are given."""
+    def vector(self, size: int, values: Array | float | None = None) -> int:
+        """Return the address of a vector of ``size`` numbers, zeros unless ``values`` are given.
+
+        Zeros take no memory until they are written to.
+        """
         array = aligned_zeros(self._target.padded(size, self._dtype), self._dtype)
-        array[:size] = values
+        if values is not None:
+            array[:size] = values
         return self._keep(array)
 
     def panels(self, rows: int, cols: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac import graph
+from fastjac.graph.plan import GraphPlan
 from fastjac.graph.values import (
     Add,
     Apply,
@@ -106,6 +107,7 @@ def rebuild(arrays: Arrays, description: dict[str, Any], budget: Budget) -> Valu
             raise ValueError(f"its value {i}: {error}") from error
     if unread:
         raise ValueError(f"no value has its arrays {', '.join(sorted(unread))}")
+    budget.check_derivatives(GraphPlan(values[-1]).derivatives)
     return values[-1]
 
 

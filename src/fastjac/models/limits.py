@@ -12,6 +12,10 @@ MOST_LAYERS = 1000
 MOST_OPERATIONS = 5 * MOST_LAYERS
 # A number of a file takes up to 40 bytes of memory, with all copies on the way to a packed network.
 _FREE_NUMBERS = 1_000_000
+# A call of a graph holds a matrix of derivatives for each value: together 64 million numbers at most, and 16
+# for each byte of the file. Residual networks have fewer: one from 10 inputs through eight layers of 1,024
+# units to 10,000 outputs has 7 for each byte.
+_FREE_DERIVATIVES, _DERIVATIVES_OF_A_BYTE = 1 << 26, 16
 # The panels of a layer are padded: with one input, a unit takes about as much as four numbers do.
 _PADDING = 3
 
@@ -24,6 +28,7 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         self.left = _FREE_NUMBERS + size // 2
+        self.most_derivatives = _FREE_DERIVATIVES + _DERIVATIVES_OF_A_BYTE * size
 
     def spend(self, numbers: int) -> None:
         """Count numbers that are about to be made.
@@ -36,6 +41,19 @@ class Budget:
         self.left -= numbers
         if self.left < 0:
             raise ValueError("it would take far more memory than a network in a file of its size")
+
+    def check_derivatives(self, numbers: int) -> None:
+        """Check the size of all matrices of derivatives that a call of a graph holds.
+
+        Raises
+        ------
+        ValueError
+            If the file is too small for them.
+        """
+        if numbers > self.most_derivatives:
+            raise ValueError(
+                "its Jacobian would take far more memory than that of a network in a file of its size"
+            )
 
     def spend_on_layer(self, fan_in: int, fan_out: int) -> None:
         """Count the weights of a layer as they are packed."""
