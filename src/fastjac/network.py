@@ -44,7 +44,7 @@ class Network:
     head : str, default "softmax"
         Of the last layer: ``"softmax"``, ``"log_softmax"`` or any activation.
     dtype : float32 or float64, optional
-        What the network computes in. Default: the widest of its weights.
+        What the network computes in. Default: the widest of its weights, float64 where it has none.
     input_names, output_names : sequence of str, optional
         Names of the N inputs and of the M outputs.
 

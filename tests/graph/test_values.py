@@ -67,6 +67,7 @@ def test_operators_do_what_numpy_does():
             r"gain has shape \(3,\), expected \(2,\)",
         ),
         (lambda x: graph.rms_norm(x, epsilon=-1), ValueError, "epsilon is -1"),
+        (lambda x: graph.rms_norm(x, epsilon="a"), TypeError, "epsilon must be a number, got str"),
         (lambda x: Network(x, "relu"), TypeError, "activation is given, but a value"),
         (lambda x: Network(x, head="relu"), TypeError, "head is given, but a value"),
         (lambda x: Network(x + graph.input(2)), ValueError, "computed from 2 inputs"),
@@ -107,6 +108,16 @@ def test_a_network_of_a_graph_says_what_it_is():
         net.replace(activation="relu")
     assert net.replace(dtype="float32").dtype == np.float32
     assert net.replace(output_names=["p", "q", "r"]).output_names == ("p", "q", "r")
+
+
+def test_the_dtype_is_that_of_the_weights():
+    x = graph.input(2)
+    w = np.ones((2, 2), np.float32)
+    assert Network(graph.affine(x, w) * x).dtype == np.float32
+    assert Network(graph.affine(x * np.ones(2), w) * x).dtype == np.float32  # Not that of a scale.
+    assert Network(x * np.ones(2) * x).dtype == np.float64
+    assert Network(x * x).dtype == np.float64
+    assert Network(x * x, dtype="float32").dtype == np.float32
 
 
 def test_a_chain_has_a_graph_too():

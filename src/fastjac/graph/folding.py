@@ -52,7 +52,8 @@ def as_graph(value: Value, dtype: DTypeLike | None) -> tuple[Value, np.dtype[Any
     inputs = [each for each in ordered(value) if isinstance(each.operation, Input)]
     if len(inputs) != 1:
         raise ValueError(f"the value is computed from {len(inputs)} inputs of fastjac.graph, expected one")
-    kind = network_dtype(_weights(value), dtype)
+    weights = _weights(value)
+    kind = network_dtype(weights, dtype if weights or dtype is not None else np.float64)
     return in_dtype(folded(value, kind), kind), kind
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -215,7 +216,13 @@ def affine(
 
 
 def apply(x: Value, activation: str | Activation) -> Value:
-    """Return an activation of each entry, or softmax or log_softmax of all; see `fastjac.layers`."""
+    """Return an activation of each entry (n,) of ``x``, or softmax or log_softmax of all.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the name is not in `fastjac.layers.ACTIVATIONS`, or has not one parameter for each entry.
+    """
     _check_value(x, "x")
     kind = as_activation(activation)
     if isinstance(kind.parameter, tuple) and len(kind.parameter) != x.size:
@@ -234,17 +241,29 @@ def log_softmax(x: Value) -> Value:
 
 
 def add(*values: Value | ArrayLike) -> Value:
-    """Return the sum of values and constants of one size; one entry is added to each of many."""
+    """Return the sum (n,) of values and constants (n,); one entry is added to each of many.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the sizes differ, a constant is none of real numbers, or none of all is a Value.
+    """
     return _combined("add", values, Add(), lambda constant, size: Scale(np.ones(size), constant))
 
 
 def multiply(*values: Value | ArrayLike) -> Value:
-    """Return the product, entry by entry, of values and constants of one size, or of one entry."""
+    """Return the product (n,), entry by entry, of values and constants (n,), or of one entry; see `add`."""
     return _combined("multiply", values, Multiply(), lambda constant, size: Scale(constant, np.zeros(size)))
 
 
 def concatenate(values: Iterable[Value]) -> Value:
-    """Return values one behind the other."""
+    """Return values one behind the other, with as many entries as they have together.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there are none, or one is no Value; the message has its number.
+    """
     parts = tuple(values)
     for number, part in enumerate(parts):
         _check_value(part, f"values[{number}]")
@@ -254,7 +273,13 @@ def concatenate(values: Iterable[Value]) -> Value:
 
 
 def select(x: Value, index: Any) -> Value:
-    """Return some entries of ``x``: an integer (one entry), a slice, a list of integers or a mask."""
+    """Return some entries of ``x``: an integer (one entry), a slice, a list of integers or a mask (n,).
+
+    Raises
+    ------
+    IndexError, ValueError
+        If the index does not fit ``x``, or selects nothing.
+    """
     _check_value(x, "x")
     if isinstance(index, tuple):
         raise IndexError(f"a Value has one axis, got {len(index)} indices")
@@ -280,6 +305,11 @@ def layer_norm(
     epsilon : float
         At least 0.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If a shape, a dtype or ``epsilon`` does not fit; the message names the argument.
+
     Notes
     -----
     Ba, Kiros and Hinton, Layer Normalization, 2016. The variance is the mean of the squares.
@@ -301,6 +331,8 @@ def _normalised(
     x: Value, gain: ArrayLike | None, bias: ArrayLike | None, epsilon: float, centred: bool
 ) -> Value:
     _check_value(x, "x")
+    if not isinstance(epsilon, Real):
+        raise TypeError(f"epsilon must be a number, got {type(epsilon).__name__}")
     if not 0 <= epsilon < np.inf:
         raise ValueError(f"epsilon is {epsilon}, expected a number of at least 0")
     value = Value(Normalise(float(epsilon), centred), (x,), x.size)

@@ -30,6 +30,10 @@ def _record(**fields: str) -> np.dtype[Any]:
 
 # "Panels" are panel matrices, "vectors" are padded with zeros to whole panels. Where nothing is said else, an
 # address is that of a vector or of panels of the network's kind of number.
+#
+# In a graph a layer is an affine map with its activation, or has no weights: an activation alone, or a value
+# as it is. Its `w` holds w.T. Its `forward`, `raw`, `given`, `n_given` and `bound` are 0. Nothing reads
+# `minus_b`, `slopes` or what a block of samples has.
 LAYER = _record(
     fan_in=SIZE,
     fan_out=SIZE,
@@ -55,8 +59,8 @@ LAYER = _record(
     given=ADDRESS,  # the maps of which this layer is made, if several were merged ...
     n_given=SIZE,
     bound=NUMBER,  # ... and the largest input for which nothing overflows between them, else 0
-    shares=ADDRESS,  # of a softmax in a graph: what `shares` and `pivot` of the context are for a chain's
-    pivot=SIZE,
+    shares=ADDRESS,  # of a softmax in a graph: what `shares` of the context is for a chain's; else 0
+    pivot=SIZE,  # the same of `pivot`; else -1
 )
 GIVEN = _record(
     fan_in=SIZE,
@@ -65,23 +69,25 @@ GIVEN = _record(
     b=ADDRESS,  # vector
     z=ADDRESS,  # vector: the map's output
 )
-# One operation of a tape, on values and on matrices of their derivatives; see `nodes`.
+# One operation of a graph's tape, on values or on matrices of their derivatives; see `nodes`. A field that an
+# operation does not have is 0.
 NODE = _record(
     operation=SIZE,
-    layer=SIZE,
-    step=SIZE,
-    rows=SIZE,  # of the matrices: of outputs or of inputs, as the tape goes
+    layer=SIZE,  # of AFFINE, APPLY and HEAD, of products with weights by one row, and of products with heads
+    step=SIZE,  # of PRODUCT: which step
+    rows=SIZE,  # of the matrices: of outputs or of inputs, as the tape goes; of GATHER the entries of `first`
     size=SIZE,  # entries of the value, columns of the matrices
-    first=ADDRESS,
-    second=ADDRESS,
-    out=ADDRESS,  # 0 for the result
-    start=SIZE,  # the first entry or column that is read
-    to=SIZE,  # and written
-    adds=SIZE,  # whether to what is there
-    index=ADDRESS,  # int64
-    epsilon=NUMBER,
-    number=NUMBER,  # one over the root that a NORMALISE divides by
-    source=ADDRESS,  # another NODE
+    first=ADDRESS,  # what is read: a value's vector, or the panels of a matrix
+    second=ADDRESS,  # vector: of ADD and MULTIPLY the other value, of SCALE and TIMES_SCALE the factors, of
+    # NORMALISE ones, or 0 without the mean, of TIMES_NORMALISE what NORMALISE made
+    out=ADDRESS,  # what is written: a vector or panels, or 0 for the result. AFFINE and APPLY write to `a`
+    start=SIZE,  # the first entry or column that COPY and MOVE read
+    to=SIZE,  # and write
+    adds=SIZE,  # whether MOVE adds to what is there
+    index=ADDRESS,  # int64: the places of GATHER, SPREAD and PICK; vector: SCALE's shifts, TIMES_HEAD's ones
+    epsilon=NUMBER,  # of NORMALISE
+    number=NUMBER,  # one over the root that NORMALISE divided by
+    source=ADDRESS,  # of TIMES_NORMALISE: the NODE of the NORMALISE
 )
 STEP = _record(
     layer=SIZE,  # whose units are summed over
@@ -94,6 +100,9 @@ STEP = _record(
     head=SIZE,  # that is the last layer's w, and the head multiplies the product's columns
     out=ADDRESS,  # panels (m, n); 0 for the Jacobian itself
 )
+# A graph has no blocks of samples and no carried tangents: nothing reads the fields of these, nor `scaled`,
+# `spares`, `panel` and `result`. Its `gain`, `shares` and `pivot` are those of the layer whose head is at
+# work; `cotangent` and `tangent` are what `vjp` and `jvp` are given.
 CONTEXT = _record(
     n_inputs=SIZE,
     n_outputs=SIZE,
