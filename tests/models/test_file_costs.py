@@ -101,7 +101,9 @@ LOADED = (
 def test_graphs(name, loader, tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(GRAPHS[name]())
-    assert (assert_cheap(loader, path) == "loaded") == (name in LOADED)
+    # Of 400,000 inputs, a first call allocates as much as for the same network in a file of fastjac's.
+    allowed = 400 * 10**6 if name == "one of many inputs" else 50 * 10**6
+    assert (assert_cheap(loader, path, allowed) == "loaded") == (name in LOADED)
 
 
 @pytest.mark.parametrize("name", KERAS)
