@@ -294,3 +294,33 @@ def test_a_step_that_is_running_is_refused(name):
         step()
     context.record["taken"] = 0
     assert step() == "result"
+
+
+def test_threads_that_bind_first_at_once_share_one_description(monkeypatch):
+    # A description that another one replaced was freed, and the function that pointed to it crashed.
+    made = []
+
+    class Library:
+        def get_pointer_to_function(self, symbol):
+            return 0
+
+    def slow(*arguments, **named):
+        time.sleep(0.05)
+        made.append(python.definition(*arguments, **named))
+        return made[-1]
+
+    monkeypatch.setattr(functions, "definition", slow)
+    monkeypatch.setattr(functions, "load", lambda *key: Library())
+    start, found = threading.Barrier(4), []
+
+    def ask():
+        start.wait()
+        found.append(functions._definition("step", "of no routine", np.dtype(np.float64)))
+
+    workers = [threading.Thread(target=ask) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(made) == 1
+    assert all(each is made[0] for each in found) and len(found) == 4

@@ -118,9 +118,13 @@ def step(
     return function
 
 
+@global_compiler_lock
 @functools.cache
 def _definition(kind: str, name: str, dtype: np.dtype[Any]) -> Any:
-    """Return Python's description of a function's machine code."""
+    """Return Python's description of a function's machine code, the same for all threads that ask at once.
+
+    A function points to its description, so none may be dropped for another.
+    """
     check_layout()
     address = load(kind, name, dtype).get_pointer_to_function(_symbol(kind, name, dtype))
     return definition(name, address, takes_arguments=kind == "call")
