@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from fastjac import graph
 from fastjac.graph.folding import most_weights
+from fastjac.graph.plan import GraphPlan
 from fastjac.layers import HEADS_ONLY, Activation
 from fastjac.models.folding import fold
 from fastjac.models.limits import MOST_OPERATIONS, Budget
@@ -37,7 +38,9 @@ def network(
         return fold(steps, dtype, n_inputs, output_names=output_names, budget=budget)
     bases = base.ordered()
     size = n_inputs or _first_size(bases)
-    return Network(_value(bases, size, budget), dtype=dtype, output_names=output_names)  # type: ignore[arg-type]
+    value = _value(bases, size, budget)
+    budget.check_derivatives(GraphPlan(value).derivatives)
+    return Network(value, dtype=dtype, output_names=output_names)  # type: ignore[arg-type]
 
 
 def _ends_in_head(steps: Sequence[Step]) -> bool:
