@@ -38,9 +38,10 @@ def network(
         return fold(steps, dtype, n_inputs, output_names=output_names, budget=budget)
     bases = base.ordered()
     size = n_inputs or _first_size(bases)
-    value = _value(bases, size, budget)
-    budget.check_derivatives(GraphPlan(value).derivatives)
-    return Network(value, dtype=dtype, output_names=output_names)  # type: ignore[arg-type]
+    net = Network(_value(bases, size, budget), dtype=dtype, output_names=output_names)  # type: ignore[arg-type]
+    if isinstance(net.plan, GraphPlan):
+        budget.check_derivatives(net.plan.derivatives)
+    return net
 
 
 def _ends_in_head(steps: Sequence[Step]) -> bool:
