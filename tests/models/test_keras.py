@@ -30,9 +30,9 @@ def dtype(request):
     keras.config.set_dtype_policy("float32")
 
 
-def trained(model):
+def trained(model, spread=2.0):
     """Return the model after a few steps of training, which move every weight and every statistic."""
-    x = rng.normal(size=(64, *model.input_shape[1:])) * 2 + 0.5
+    x = rng.normal(size=(64, *model.input_shape[1:])) * spread + 0.5
     y = np.tile(np.linspace(0.1, 0.9, model.output_shape[1]), (64, 1))
     model.compile("adam", "mse", run_eagerly=BACKEND == "tensorflow")
     for _ in range(5):
@@ -114,7 +114,9 @@ def test_activations(activation, dtype):
             layers.Dense(3, activation="log_softmax"),
         ]
     )
-    assert_same(*trained(model), loose(dtype, activation))
+    # Exponentials of exponentials overflow.
+    spread = 0.1 if activation == "exponential" else 2.0
+    assert_same(*trained(model, spread), loose(dtype, activation))
 
 
 @pytest.mark.parametrize(
@@ -334,7 +336,8 @@ def test_a_call_of_its_own_is_read_by_from_jax(dtype):
     model, x = Residual(), rng.normal(size=(1, 4)).astype(dtype)
     expected = keras.ops.convert_to_numpy(model(x))[0]
     net = from_jax(lambda x: model(x[None])[0], 4)
-    np.testing.assert_allclose(net(x[0]), expected, rtol=0, atol=10 * TOLERANCES[dtype])
+    tolerance = 10 * (loose(dtype, "normalization") or TOLERANCES[dtype])
+    np.testing.assert_allclose(net(x[0]), expected, rtol=0, atol=tolerance)
 
 
 def two_outputs():

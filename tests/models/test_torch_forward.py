@@ -250,9 +250,10 @@ def test_an_example_tells_what_no_layer_does():
     assert (net.n_inputs, net.n_outputs) == (2, 8)
     with pytest.raises(ValueError, match=r"^Own cannot compute a sample of shape \(1, 6\).*Pass an example"):
         from_torch(features)
-    nothing = nn.Sequential(nn.Tanh(), Own(lambda m, x: x * x).function and nn.LayerNorm(3), nn.Tanh())
-    assert from_torch(nothing).n_inputs == 3
-    assert from_torch(nn.Sequential(nn.Tanh(), nn.Linear(4, 3)), torch.zeros(4)).n_inputs == 4
+    assert from_torch(nn.Sequential(nn.Tanh(), nn.LayerNorm(3), nn.Tanh())).n_inputs == 3
+    for example in (torch.zeros(4), torch.zeros(7, 4), np.zeros(4), [0.0] * 4, (torch.zeros(4),)):
+        assert from_torch(nn.Sequential(nn.Tanh(), nn.Linear(4, 3)), example).n_inputs == 4
+        assert from_torch(nn.Sequential(nn.Tanh(), nn.GLU(), nn.Linear(2, 3)), example).n_inputs == 4
 
 
 @pytest.mark.filterwarnings("ignore")

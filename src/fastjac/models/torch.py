@@ -61,7 +61,7 @@ def from_torch(module: Any, example: Any = None) -> Network:
     with torch.no_grad():
         steps = list(_steps(module, ""))
     if None not in steps and not any(_is_head(step) for step in steps[:-1]):
-        size = None if example is None else int(np.prod(_sample_shape(example)))
+        size = None if example is None else _sample_size(example)
         return fold([step for step in steps if step is not None], dtype, size)
     return Network(traced(module, example), dtype=dtype)
 
@@ -70,9 +70,12 @@ def _is_head(step: Step | None) -> bool:
     return isinstance(step, Activation) and step.name in HEADS_ONLY
 
 
-def _sample_shape(example: Any) -> tuple[int, ...]:
-    shape = tuple(example.shape) if hasattr(example, "shape") else np.shape(example)
-    return shape if len(shape) < 2 else shape[1:]
+def _sample_size(example: Any) -> int:
+    """Return how many numbers a sample has, of an example as `from_torch` takes it."""
+    if isinstance(example, tuple):
+        return sum(map(_sample_size, example))
+    shape = np.shape(example)
+    return int(np.prod(shape if len(shape) < 2 else shape[1:]))
 
 
 def _steps(module: Any, name: str) -> Iterator[Step | None]:
