@@ -195,9 +195,21 @@ def test_dtype_is_that_of_the_arrays(dtype):
     assert from_jax(lambda x: jnp.tanh(x @ w), 6).dtype == np.float32
     assert from_jax(lambda x: x * x, 6).dtype == np.float64
     assert from_jax(between(jnp.tanh), 6).dtype == dtype
-    code = "import fastjac, numpy; print(fastjac.from_jax(lambda x: x @ numpy.ones((3, 2)), 3).dtype)"
+
+
+def test_without_float64():
+    """In a process of its own, in which JAX computes in float32 alone."""
+    code = """if True:
+        import fastjac, jax, numpy
+        print(fastjac.from_jax(lambda x: jax.nn.leaky_relu(x @ numpy.ones((3, 2))), 3))"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout == "float32\n", result.stderr
+    # The slope is 0.01 in float64 too, where JAX has its float32.
+    assert result.stdout == "Network(3 -> 2 leaky_relu(0.01), float32)\n", result.stderr
+
+
+def test_what_is_computed_twice_is_one_value(dtype):
+    net = assert_same(lambda x: jnp.where(x @ W.w1 > 0, x @ W.w1, 0.25 * (x @ W.w1)) @ W.w2, dtype)
+    assert [str(layer.activation) for layer in net.layers] == ["leaky_relu(0.25)", "identity"]
 
 
 @jax.custom_jvp

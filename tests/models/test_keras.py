@@ -340,6 +340,16 @@ def test_a_call_of_its_own_is_read_by_from_jax(dtype):
     np.testing.assert_allclose(net(x[0]), expected, rtol=0, atol=tolerance)
 
 
+def operating(function):
+    """Return a maker of a model of an operation on the input, (3,) and one unit."""
+
+    def make():
+        x = keras.Input((3,))
+        return keras.Model(x, function(x, layers.Dense(1)(x)))
+
+    return make
+
+
 def two_outputs():
     inputs = keras.Input((3,))
     return keras.Model(inputs, [layers.Dense(3)(inputs), inputs])
@@ -356,6 +366,10 @@ def sequential(shape, *parts):
         (two_outputs, "has 2 outputs, expected one"),
         (joined_along_the_batch, r"\(Concatenate\) joins along axis 0"),
         (of_different_shapes, r"\(Add\) joins shapes \(3,\) and \(1,\), expected equal ones"),
+        (operating(lambda x, y: y[0]), "has an index along the samples of a batch"),
+        (operating(lambda x, y: x + np.ones((2, 3))), "numbers that differ along the samples of a batch"),
+        (operating(lambda x, y: x * np.ones((1, 1, 3))), "numbers that differ along the samples of a batch"),
+        (operating(lambda x, y: x[:, None] + y), r"takes shapes \(1, 3\) and \(1,\), expected as many axes"),
         (an_unknown_operation, r"\(Cumsum\) is not an operation that fastjac reads: GetItem"),
         (lambda: keras.Sequential([layers.Dense(3)]), "has no weights yet"),
         (lambda: sequential((3,), Doubled(2)), r"\(Doubled\) is not a layer that fastjac reads: Dense"),

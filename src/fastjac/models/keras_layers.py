@@ -272,7 +272,7 @@ def operation(name: str, where: str, arguments: Sequence[Any]) -> Tensor:
         return _indexed(x, tuple(index) if isinstance(index, list) else index, where)
     if name in _OPERATIONS and len(arguments) == 2:
         operands = [each if isinstance(each, Tensor) else as_float64(each, where) for each in arguments]
-        return joined(_OPERATIONS[name], operands, where)
+        return _of_samples(_OPERATIONS[name], operands, where)
     if name == "Negative" and len(arguments) == 1:
         return joined("multiply", [*arguments, -1.0], where)
     if name.lower() in _ACTIVATIONS and len(arguments) == 1 and "softmax" not in name.lower():
@@ -282,12 +282,26 @@ def operation(name: str, where: str, arguments: Sequence[Any]) -> Tensor:
 
 
 def _indexed(x: Tensor, index: Any, where: str) -> Tensor:
+    size = x.places.size
     try:
-        result = x.moved(lambda p: p[index])
+        # Of two samples: each must stay by itself.
+        both = np.concatenate([np.arange(size), np.arange(size) + size]).reshape(2, *x.shape[1:])[index]
     except (IndexError, TypeError) as error:
         raise ValueError(f"{where} has an index that does not fit {x.shape[1:]}: {error}") from None
-    if len(result.shape) == 0 or result.shape[0] != 1:
-        raise ValueError(f"{where} takes its index along the samples of a batch")
+    if both.shape[:1] != (2,) or not np.array_equal(both[1], both[0] + size):
+        raise ValueError(f"{where} has an index along the samples of a batch")
+    return x.moved(lambda p: p.ravel()[both[:1]])
+
+
+def _of_samples(name: str, operands: Sequence[Tensor | Float64], where: str) -> Tensor:
+    """Return what an operation computes from each sample."""
+    ranks = {len(each.shape) for each in operands if isinstance(each, Tensor)}
+    if len(ranks) > 1:
+        shapes = " and ".join(str(tuple(each.shape[1:])) for each in operands)
+        raise ValueError(f"{where} takes shapes {shapes}, expected as many axes in each")
+    result = joined(name, operands, where)
+    if result.shape[0] != 1 or len(result.shape) not in ranks:
+        raise ValueError(f"{where} takes numbers that differ along the samples of a batch")
     return result
 
 
