@@ -165,7 +165,8 @@ def split_sizes(sizes: Any, node: Node, length: int, budget: Budget) -> NDArray[
         sizes = np.clip(length - step * np.arange(node.outputs), 0, step)
     budget.spend(len(sizes))
     lengths = np.asarray(sizes, np.int64)
-    if lengths.min() < 1 or lengths.sum() != length or lengths.size != node.outputs:
+    count = node.attributes.get("num_outputs", node.outputs)
+    if lengths.min() < 1 or lengths.sum() != length or not lengths.size == count == node.outputs:
         raise ValueError(f"it splits {length} entries into {node.outputs} parts of {lengths[:20].tolist()}")
     return lengths
 

@@ -102,7 +102,7 @@ def _followed(reader: Reader, node: Node, problem: str) -> Value:
             result = _pair(reader, node, result, other, place)
         assert isinstance(result, Value)
         return result
-    raise ValueError(problem)
+    raise ValueError(problem or f"it has {len(operands)} inputs, expected those of an elementwise operator")
 
 
 def _of_hard_sigmoid(node: Node) -> tuple[float, float]:

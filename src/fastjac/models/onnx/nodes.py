@@ -31,6 +31,9 @@ def apply(reader: Reader, node: Node, data: list[str]) -> Value:
     """Return the output of a node, of which the inputs ``data`` depend on the network's input."""
     if node.op != "Split" and node.place != _PLACES.get(node.op, 0):
         raise ValueError(f"fastjac does not compute its output {node.output!r}")
+    fewest = _FEWEST_INPUTS.get(node.op, 1)
+    if len(node.inputs) < fewest:
+        raise ValueError(f"it has {len(node.inputs)} inputs, expected {fewest} or more")
     if node.op in TERMWISE:
         return termwise(reader, node, data)
     if node.op == "Concat":
@@ -54,9 +57,10 @@ def _clip(reader: Reader, node: Node, value: Value) -> Value:
 
 
 def _min_max(reader: Reader, node: Node, value: Value) -> Value:
-    (name,) = (name for name in node.inputs if name not in reader.values)
-    limit = reader.constant(name).item()
-    return _limited(value, *((-math.inf, limit) if node.op == "Min" else (limit, math.inf)))
+    limits = [reader.constant(name).item() for name in node.inputs if name not in reader.values]
+    if node.op == "Min":
+        return _limited(value, -math.inf, min(limits, default=math.inf))
+    return _limited(value, max(limits, default=-math.inf), math.inf)
 
 
 def _limited(value: Value, low: float, high: float) -> Value:
@@ -132,6 +136,15 @@ def _power(exponent: float) -> Callable[[Reader, Node, Value], Value]:
 
 # The output of a node that is no first one.
 _PLACES = {"LinearClassifier": 1}
+# What is not said here has one input, or any number.
+_FEWEST_INPUTS = {
+    "BatchNormalization": 5,
+    "GroupNormalization": 3,
+    "InstanceNormalization": 3,
+    **dict.fromkeys(("Gemm", "MatMul", "PRelu", "Gather", "Expand", "Reshape"), 2),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), 2),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Greater"), 2),
+}
 _REFUSED = {"ThresholdedRelu": "it jumps where its input is alpha, so it has no derivative there"}
 _OPERATORS: dict[str, Callable[[Reader, Node, Value], Value]] = {
     "Gemm": gemm,

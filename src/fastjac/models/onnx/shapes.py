@@ -78,6 +78,8 @@ def unsqueeze(reader: Reader, node: Node, value: Value) -> Value:
     axes = _given_axes(reader, node) or ()
     count = len(value.axes) + len(axes)
     new = {axis + count if axis < 0 else axis for axis in axes}
+    if len(new) != len(axes) or not new <= {*range(count)}:
+        raise ValueError(f"it adds the axes {list(axes)} to {value.shape}")
     old = iter(range(len(value.axes)))
     return moved(value, [None if place in new else next(old) for place in range(count)])
 
