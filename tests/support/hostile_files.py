@@ -333,14 +333,15 @@ def residuals(count):
     return model(nodes)
 
 
-def wide_selection(*, behind):
-    nodes = [
-        helper.make_node("Gather", ["x", "places"], ["g"], axis=1),
-        helper.make_node("MatMul", ["g", "w"], ["z"]),
-        *(helper.make_node(op, [a], [b]) for op, a, b in behind),
-    ]
-    constants = [tensor("w", 1, 1000), numpy_helper.from_array(np.array([1]), "places")]
-    return model(nodes, constants, ("batch", 500_000))
+def wide_selection(count, *, behind):
+    """Return a model whose layers read one of many inputs, each the same one."""
+    nodes = [helper.make_node("Gather", ["x", "places"], ["g"], axis=1)]
+    nodes += [helper.make_node("MatMul", ["g", "w"], [f"t{n}"]) for n in range(count)]
+    nodes.append(helper.make_node("Sum", [f"t{n}" for n in range(count)], ["z"]))
+    nodes += [helper.make_node(op, [a], [b]) for op, a, b in behind]
+    places = numpy_helper.from_array(np.array([1]), "places")
+    fan_out = 1000 if count == 1 else 1
+    return model(nodes, [tensor("w", 1, fan_out), places], ("batch", 500_000 if count == 1 else 16_000))
 
 
 def concatenated(count, other):
@@ -375,7 +376,8 @@ def many_digits(count):
 
 
 def products_of_constants(count, rows):
-    nodes = [helper.make_node("MatMul", ["row", "column"], [f"t{n}"]) for n in range(count)]
+    nodes = [helper.make_node("Neg", [name], [f"{name}2"]) for name in ("row", "column")]
+    nodes += [helper.make_node("MatMul", ["row2", "column2"], [f"t{n}"]) for n in range(count)]
     nodes.append(helper.make_node("Sum", ["x", *(f"t{n}" for n in range(count))], ["y"]))
     return model(nodes, [tensor("row", rows, 200_000 // rows), tensor("column", 200_000 // rows, rows)])
 
@@ -419,14 +421,17 @@ GRAPHS = {
     "halves, many times": lambda: halves(800),
     "two thousand sums": lambda: residuals(2000),
     "more operations than there may be": lambda: residuals(3000),
-    "one of many inputs": lambda: wide_selection(behind=[("Softmax", "z", "s"), ("Tanh", "s", "y")]),
-    "one of many inputs, for a layer": lambda: wide_selection(behind=[("Tanh", "z", "y")]),
+    "one of many inputs": lambda: wide_selection(1, behind=[("Softmax", "z", "s"), ("Tanh", "s", "y")]),
+    "one of many inputs, for a layer": lambda: wide_selection(1, behind=[("Tanh", "z", "y")]),
+    "one of many inputs, for many layers": lambda: wide_selection(
+        1500, behind=[("Softmax", "z", "s"), ("Tanh", "s", "y")]
+    ),
     "joined to itself": lambda: concatenated(40, None),
     "joined to the input": lambda: concatenated(4000, "x"),
     "split in many": lambda: split_in_many(9000),
     "a shape of many digits": lambda: many_digits(60),
-    "products of constants": lambda: products_of_constants(2000, 1),
-    "a wide product of constants": lambda: products_of_constants(1, 2000),
+    "products of constants": lambda: products_of_constants(12_000, 1),
+    "a wide product of constants": lambda: products_of_constants(1, 10_000),
     "a layer too many": lambda: chain("MatMul", 1001, "w", shape=("batch", 1), constants=[tensor("w", 1, 1)]),
 }
 # Keras' files.

@@ -219,6 +219,12 @@ def in_columns(k):
     return k("MatMul", k.w(2, N), k("Add", h, "x"))
 
 
+def one_of_the_columns(k):
+    k.inputs = [("x", (N, "batch"))]
+    one = k("Unsqueeze", k("Gather", "x", np.array(2), axis=0), np.array([0]))
+    return k("Add", k("Tanh", k("MatMul", k.w(2, N), "x")), one)
+
+
 def one_column(k):
     k.inputs = [("x", (N, 1))]
     h = k("Tanh", k("Add", k("MatMul", k.w(N, N), "x"), k.w(N, 1)))
@@ -279,7 +285,20 @@ def layer_norm_of_sums(k):
     mean = k("Div", k("ReduceSum", x, np.array([1])), np.array(6.0))
     d = k("Sub", mean, x)
     variance = k("Div", k("ReduceSumSquare", d, np.array([1])), np.array(5.0))
-    return k("Div", k("Neg", d), k("Sqrt", variance))
+    return k("Div", k("Neg", d), k("Sqrt", k("Add", variance, np.array(0.25))))
+
+
+def rms_norm_of_a_multiple(k):
+    x = k.dense("x", N, 6, "Tanh")
+    multiple = k("Mul", x, k("Expand", np.array([3.0]), np.array([6])))
+    mean = k("ReduceMean", k("Mul", multiple, multiple), np.array([1]))
+    return k("Div", x, k("Sqrt", k("Add", mean, np.array(0.25))))
+
+
+def repeated_less_its_mean(k):
+    one = k.dense("x", N, 1, "Tanh")
+    difference = k("Sub", k("Expand", one, np.array([1, 3])), k("ReduceMean", one, np.array([1])))
+    return k("Add", difference, k.dense("x", N, 3, "Tanh"))
 
 
 def layer_norm_distributed(k):
@@ -336,7 +355,7 @@ def log_softmax_between(k):
 
 def softmax_of_exp(k):
     e = k("Exp", k.dense("x", N, 5))
-    return k.dense(k("Div", e, k("ReduceSum", e, np.array([1]))), 5, 2)
+    return k.dense(k("Div", e, k("Mul", k("ReduceSum", e, np.array([1])), np.array(0.5))), 5, 2)
 
 
 def softmax_less_largest(k):
@@ -517,8 +536,15 @@ KINDS = {
         one_gate_for_all,
         mixture_of_experts,
     ],
-    "Split, Slice, Gather, Expand": [slices, gathers, parts_of_outputs, uneven_chunks, repeated],
-    "axes: Reshape, Transpose, columns": [transposed_planes, in_columns, one_column],
+    "Split, Slice, Gather, Expand": [
+        slices,
+        gathers,
+        parts_of_outputs,
+        uneven_chunks,
+        repeated,
+        repeated_less_its_mean,
+    ],
+    "axes: Reshape, Transpose, columns": [transposed_planes, in_columns, one_of_the_columns, one_column],
     "LayerNorm and RMSNorm as nodes": [
         layer_normalization,
         without_bias,
@@ -531,6 +557,7 @@ KINDS = {
         layer_norm_distributed,
         layer_norm_of_moments,
         rms_norm,
+        rms_norm_of_a_multiple,
         unit_length,
     ],
     "softmax, log_softmax anywhere": [

@@ -105,7 +105,6 @@ class _Walk:
                     raise ValueError(
                         f"its input {message.name!r} has shape {value.shape}, expected known sizes"
                     )
-                self.reader.tensors.budget.spend(size)
                 part = Select(np.arange(start, start + size), f"the input {message.name!r}")
                 values[place], start = value._replace(base=root.then(part, part.where)), start + size
         for message, value in zip(used, values, strict=True):
