@@ -298,7 +298,7 @@ def rms_norm_of_a_multiple(k):
 def repeated_less_its_mean(k):
     one = k.dense("x", N, 1, "Tanh")
     difference = k("Sub", k("Expand", one, np.array([1, 3])), k("ReduceMean", one, np.array([1])))
-    return k("Add", difference, k.dense("x", N, 3, "Tanh"))
+    return k("Concat", difference, k.dense("x", N, 3, "Tanh"), axis=1)
 
 
 def layer_norm_distributed(k):
