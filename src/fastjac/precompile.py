@@ -10,7 +10,7 @@ from typing import NamedTuple
 from numpy.typing import DTypeLike
 
 from fastjac.embedding import handles, records
-from fastjac.kernels import cache, changes, functions, routines
+from fastjac.kernels import activations, cache, changes, functions, routines
 from fastjac.layers import FLOATS, network_dtype
 
 
@@ -66,6 +66,8 @@ def steps(dtype: DTypeLike | None = None) -> Iterator[Ready]:
             files.append(cache.file_of(routine))
             if files[-1].compiled:
                 cache.instructions(routine)  # Exported networks consist of these.
+        for name in activations.NAMES:
+            activations.routine(name, kind)
         functions.load_all(kind)
         records.functions(kind)
         handles.ready(kind)

@@ -18,9 +18,9 @@ from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
 from fastjac.embedding.records import FUNCTION_TYPE, emit_any_null, emit_status
-from fastjac.kernels import cache, routines
-from fastjac.kernels.context import ADDRESSES
+from fastjac.kernels import activations, cache, routines
 from fastjac.kernels.contexts import Weights, new_context
+from fastjac.kernels.layout import ADDRESSES, CODES, LAYER
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
 from fastjac.kernels.target import ALIGNMENT
 
@@ -95,6 +95,17 @@ class _Image:
                         found.append((start + number * array.itemsize + shift, *self._target(value)))
         return found
 
+    def functions(self) -> list[tuple[int, str]]:
+        """Return of each address of an activation's code in the image the offset, and which activation."""
+        assert LAYER.fields is not None
+        found, shift, names = [], LAYER.fields["function"][1], list(CODES)
+        for array, start in zip(self.work.arrays, self.work.offsets, strict=True):
+            if array.dtype == LAYER:
+                for number, layer in enumerate(array):
+                    if layer["function"]:
+                        found.append((start + number * LAYER.itemsize + shift, names[layer["activation"]]))
+        return found
+
     def _target(self, address: int) -> tuple[int, bool]:
         target, weight = self.work.offset(address), self.weights.offset(address)
         if target is not None:
@@ -113,13 +124,16 @@ def compile_object(packed: Weights, name: str) -> Object:
     """
     image = _Image(packed)
     module = cpu_target.target_context.create_module(name)
-    _emit_init(module, f"{name}_init", image)
     routine, instructions = cache.instructions(routines.routine(packed.dtype, packed.is_graph))
+    used = {activation for _, activation in image.functions()}
+    called = {each: cache.instructions(activations.routine(each, packed.dtype)) for each in sorted(used)}
+    _emit_init(module, f"{name}_init", image, {each: symbol for each, (symbol, _) in called.items()})
     _emit_value_and_jacobian(module, f"{name}_value_and_jacobian", routine, image.context)
     _emit_unreached(module, "NRT_MemInfo_call_dtor")
 
     linked = binding.parse_assembly(str(module))
-    linked.link_in(instructions)
+    for part in (instructions, *(part for _, part in called.values())):
+        linked.link_in(part)
     public = {f"{name}_init", f"{name}_value_and_jacobian"}
     for value in [*linked.functions, *linked.global_variables]:
         if not value.is_declaration and value.name not in public:
@@ -163,7 +177,8 @@ def _pointer(builder: ir.IRBuilder, base: ir.Value, offset: int, kind: ir.Type) 
     return builder.inttoptr(builder.add(base, INT(offset)), kind.as_pointer())
 
 
-def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
+def _emit_init(module: ir.Module, name: str, image: _Image, symbols: dict[str, str]) -> None:
+    """Emit the function that lays out a workspace; ``symbols`` are the activations' names in the module."""
     byte = ir.IntType(8)
     memset = ir.Function(module, ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, INT32, INT]), "memset")
     memcpy = ir.Function(module, ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT]), "memcpy")
@@ -174,8 +189,8 @@ def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
     emit_status(builder, emit_any_null(builder, function.args), routines.MISMATCH)
     base = _base(builder, function.args[0])
     builder.call(memset, [_pointer(builder, base, 0, byte), INT32(0), INT(image.work.size)])
-    addresses, content = image.addresses(), image.work.content()
-    for at, *_ in addresses:
+    addresses, functions, content = image.addresses(), image.functions(), image.work.content()
+    for at in [at for at, *_ in addresses] + [at for at, _ in functions]:
         content[at : at + INT.width // 8] = bytes(INT.width // 8)  # This process's are of no use.
     for array, offset in zip(image.work.arrays, image.work.offsets, strict=True):
         part = content[offset : offset + array.nbytes]
@@ -186,6 +201,12 @@ def _emit_init(module: ir.Module, name: str, image: _Image) -> None:
     for at, target, weight in addresses:
         address = builder.add(first_weight if weight else base, INT(target))
         builder.store(address, _pointer(builder, base, at, INT))
+    code = {
+        each: ir.Function(module, ir.FunctionType(ir.VoidType(), []), symbol)
+        for each, symbol in symbols.items()
+    }
+    for at, activation in functions:
+        builder.store(builder.ptrtoint(code[activation], INT), _pointer(builder, base, at, INT))
     builder.store(base, _pointer(builder, base, 0, INT))
     builder.ret(INT32(routines.OK))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastjac.kernels.elementwise import IDENTITY, RELU, SOFTMAX
+from fastjac.kernels.layout import IDENTITY, RELU, SOFTMAX
 from fastjac.kernels.llvm.intrinsics import head, integers, larger, product, scale, smaller, vector
 from fastjac.kernels.llvm.vectors import MR, TARGET, itemsize, panel_width
 from fastjac.kernels.panels import (

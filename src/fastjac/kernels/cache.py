@@ -291,6 +291,12 @@ def library_of(symbol: str, emit: Callable[[ir.Module], None], module_name: str 
         return library
 
 
+def address_of(routine: Any) -> int:
+    """Return the address of the machine code of what `compiled` returned, there as long as the process."""
+    (result,) = routine.overloads.values()
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
 def file_of(routine: Any) -> File:
     """Return where the code of what `compiled` returned is kept."""
     file: File = routine._cache

@@ -1,6 +1,6 @@
-"""Activations and their derivatives over whole vectors, written so that LLVM vectorises every loop.
+"""The functions of one number that activations and heads consist of; loops over them are vectorised.
 
-The functions of one number have no branches: a polynomial on a reduced argument, and selects. They
+They have no branches: a polynomial on a reduced argument, and selects. They
 compute in the format of the number, gelu in float64. Errors are at most 1.1 units in the last place for
 `exp`, 2 for `log1p`, 6 for `normal_tail`.
 """
@@ -19,32 +19,19 @@ from numba.extending import overload
 
 from fastjac.kernels.linking import INNER
 from fastjac.kernels.llvm.intrinsics import from_bits, larger, smaller, to_bits
-from fastjac.layers import ACTIVATIONS, SELU_ALPHA, SELU_SCALE
 
-_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
-IDENTITY, RELU, LEAKY_RELU = _CODES["identity"], _CODES["relu"], _CODES["leaky_relu"]
-RELU6, HARD_TANH, ELU = _CODES["relu6"], _CODES["hard_tanh"], _CODES["elu"]
-TANH, SIGMOID, SOFTPLUS = _CODES["tanh"], _CODES["sigmoid"], _CODES["softplus"]
-SILU, GELU, GELU_TANH = _CODES["silu"], _CODES["gelu"], _CODES["gelu_tanh"]
-PRELU, SELU, CELU = _CODES["prelu"], _CODES["selu"], _CODES["celu"]
-HARD_SIGMOID, HARD_SWISH = _CODES["hard_sigmoid"], _CODES["hard_swish"]
-MISH, SOFTSIGN, EXP = _CODES["mish"], _CODES["softsign"], _CODES["exp"]
-SQUARE, ABS, SIN, COS = _CODES["square"], _CODES["abs"], _CODES["sin"], _CODES["cos"]
-SOFTMAX, LOG_SOFTMAX = _CODES["softmax"], _CODES["log_softmax"]
-
-_NO_REST = -0.0  # LLVM knows that adding it changes nothing; adding 0.0 makes 0.0 of -0.0.
+NO_REST = -0.0  # LLVM knows that adding it changes nothing; adding 0.0 makes 0.0 of -0.0.
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 # gelu_tanh is z times the sigmoid of ``z (linear + cubic z**2)``.
-_LINEAR, _LINEAR_REST = 1.5957691216057308, -9.96930880911092e-17
-_CUBIC, _CUBIC_REST = 0.07135481627260025, -6.175149918155315e-19
+LINEAR, _LINEAR_REST = 1.5957691216057308, -9.96930880911092e-17
+CUBIC, _CUBIC_REST = 0.07135481627260025, -6.175149918155315e-19
 # Half of pi in three parts; the first two are short enough for products with numbers up to 1e5 to be exact.
 _HALF_PI = 1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21
-_MOST_REDUCED = 1e5
+MOST_REDUCED = 1e5
 
-_compiled = njit(error_model="numpy", fastmath={"contract"}, **INNER)
 # A call in a loop's body would keep it scalar.
-_inlined = njit(error_model="numpy", fastmath={"contract"}, forceinline=True, **INNER)
+inlined = njit(error_model="numpy", fastmath={"contract"}, forceinline=True, **INNER)
 
 
 class _GeluTanh(NamedTuple):
@@ -61,6 +48,7 @@ class _GeluTanh(NamedTuple):
 class _Format(NamedTuple):
     """The constants of one floating-point format, all of that format or the integer of its size."""
 
+    zero: Any
     one: Any
     two: Any
     lowest: Any  # exp is 0 from here down, also times any number below 1e4
@@ -97,9 +85,10 @@ def _format(
 ) -> _Format:
     info = np.finfo(real)
     # Of numbers with ``places`` binary places, cubes have three times as many.
-    linear = round(_LINEAR * 2 ** (2 * places + more)) / 2 ** (2 * places + more)
-    cubic = round(_CUBIC * 2**more) / 2**more
+    linear = round(LINEAR * 2 ** (2 * places + more)) / 2 ** (2 * places + more)
+    cubic = round(CUBIC * 2**more) / 2**more
     return _Format(
+        zero=real(0),
         one=real(1),
         two=real(2),
         lowest=real(math.log(info.smallest_subnormal) - 20),
@@ -122,9 +111,9 @@ def _format(
             end=real(end),
             shifter=real(1.5 * 2 ** (info.nmant - places)),
             linear=real(linear),
-            linear_rest=real(_LINEAR - linear + _LINEAR_REST),
+            linear_rest=real(LINEAR - linear + _LINEAR_REST),
             cubic=real(cubic),
-            cubic_rest=real(_CUBIC - cubic + _CUBIC_REST),
+            cubic_rest=real(CUBIC - cubic + _CUBIC_REST),
         ),
     )
 
@@ -173,25 +162,25 @@ _SINGLE = _format(
 )
 
 
-def _format_of(x: Any) -> _Format:
+def format_of(x: Any) -> _Format:
     """Return the constants of a number's format, also in compiled code."""
     return _DOUBLE if x.itemsize == 8 else _SINGLE
 
 
-@overload(_format_of, jit_options=INNER)
-def _overload_format_of(x):
+@overload(format_of, jit_options=INNER)
+def _overloadformat_of(x):
     constants = _DOUBLE if x == types.float64 else _SINGLE
     return lambda x: constants
 
 
-@_inlined
-def _exp_parts(x, rest):
+@inlined
+def exp_parts(x, rest):
     """Return ``expm1(r)``, ``2**a`` and ``2**b`` with ``exp(x + rest) = (1 + expm1(r)) * 2**a * 2**b``.
 
     ``x`` is between the lowest and the highest of its format or a little beyond, or NaN, which becomes r.
-    ``rest`` is a small part of the exponent that ``x`` has no digits for, _NO_REST if there is none.
+    ``rest`` is a small part of the exponent that ``x`` has no digits for, NO_REST if there is none.
     """
-    f = _format_of(x)
+    f = format_of(x)
     shifted = (x + rest) * f.per_ln2 + f.shifter
     n = shifted - f.shifter
     r = (x - n * f.ln2_high) - n * f.ln2_low + rest
@@ -204,42 +193,42 @@ def _exp_parts(x, rest):
     return p, _power(half, f), _power(exponent - half, f)
 
 
-@_inlined
+@inlined
 def _power(exponent, f):
     """Return ``2**exponent``."""
     return from_bits(type(f.bias)((exponent + f.bias) << f.mantissa))
 
 
-@_inlined
+@inlined
 def exp(x):
     """Return ``e**x``; NaN for NaN."""
-    f = _format_of(x)
-    p, a, b = _exp_parts(smaller(larger(x, f.lowest), f.highest), type(x)(_NO_REST))
+    f = format_of(x)
+    p, a, b = exp_parts(smaller(larger(x, f.lowest), f.highest), type(x)(NO_REST))
     return (p * a + a) * b
 
 
-@_inlined
-def _decay_parts(z):
+@inlined
+def decay_parts(z):
     """Return ``x = -abs(z)``, not below the lowest of its format, and the parts of ``exp(x)``.
 
     These are a normal number, and a power of 2 to multiply it with.
     """
-    x = larger(-abs(z), _format_of(z).lowest)
-    p, a, b = _exp_parts(x, type(z)(_NO_REST))
+    x = larger(-abs(z), format_of(z).lowest)
+    p, a, b = exp_parts(x, type(z)(NO_REST))
     return x, p * a + a, b
 
 
-@_inlined
-def _decay(z):
+@inlined
+def decay(z):
     """Return ``exp(-abs(z))``."""
-    _, low, high = _decay_parts(z)
+    _, low, high = decay_parts(z)
     return low * high
 
 
-@_inlined
+@inlined
 def log1p(e):
     """Return ``log(1 + e)`` for 0 <= e <= 1, by the series of the inverse hyperbolic tangent."""
-    f = _format_of(e)
+    f = format_of(e)
     large = e > f.sqrt2m1
     s = (e - f.one) / (e + (f.two + f.one)) if large else e / (e + f.two)
     q = s * s
@@ -250,7 +239,7 @@ def log1p(e):
     return f.ln2 + result if large else result
 
 
-@_inlined
+@inlined
 def normal_tail(y):
     """Return ``P(Z > y)`` and the density at ``y`` of a standard normal Z, for 0 <= y <= 40.
 
@@ -289,15 +278,15 @@ def normal_tail(y):
     # exp(-y**2 / 2) from the upper bits of y, whose square is exact, and the small rest.
     upper = from_bits(to_bits(y) & -134217728)
     rest = 0.5 * (y - upper) * (y + upper)
-    q, low, high = _exp_parts(-0.5 * upper * upper, -rest)
+    q, low, high = exp_parts(-0.5 * upper * upper, -rest)
     e = q * low + low
     return 0.5 * e * p / (1.0 + 2.0 * x), e * _DENSITY, high
 
 
-@_inlined
-def _gelu_tanh_argument(y):
+@inlined
+def gelu_tanh_argument(y):
     """Return two numbers whose sum is ``y (linear + cubic y**2)``, for 0 <= y <= its end."""
-    g = _format_of(y).gelu_tanh
+    g = format_of(y).gelu_tanh
     upper = (y + g.shifter) - g.shifter
     lower, square = y - upper, upper * upper
     exact = g.linear * upper + g.cubic * (square * upper)
@@ -306,10 +295,10 @@ def _gelu_tanh_argument(y):
     return exact, rest + y * (g.linear_rest + g.cubic_rest * (y * y))
 
 
-@_inlined
-def _quotient(x, divisor, inverse):
+@inlined
+def quotient(x, divisor, inverse):
     """Return ``x / divisor``, and what rounding has lost."""
-    f = _format_of(x)
+    f = format_of(x)
     q = x * inverse
     high = from_bits(type(f.upper)(to_bits(q) & f.upper))
     divisor_high = from_bits(type(f.upper)(to_bits(divisor) & f.upper))
@@ -318,10 +307,10 @@ def _quotient(x, divisor, inverse):
     return q, left * inverse
 
 
-@_inlined
-def _sine(z, quarters):
+@inlined
+def sine(z, quarters):
     """Return ``sin(z + quarters * pi / 2)`` and its derivative for abs(z) <= 1e5."""
-    f = _format_of(z)
+    f = format_of(z)
     wide = np.float64(z)
     shifted = wide * (2 / math.pi) + _DOUBLE.shifter
     n = shifted - _DOUBLE.shifter
@@ -338,180 +327,7 @@ def _sine(z, quarters):
     return (-value if turns & 2 else value), (-slope if (turns + 1) & 2 else slope)
 
 
-@_compiled
-def activate(code, parameter, slopes, a, slope):
-    """Replace the pre-activations ``a`` by activations, and write the derivatives to ``slope``.
-
-    ``slopes`` are those of prelu, one for each pre-activation.
-    """
-    real = a.dtype.type
-    f = _format_of(real(0))
-    zero, one, two, three, six, no_rest = real(0), f.one, f.two, real(3), real(6), real(_NO_REST)
-    alpha = real(parameter)
-    if code == IDENTITY:
-        for i in range(a.size):
-            z = a[i]
-            slope[i] = 1 if z == z else z
-    elif code == RELU:
-        for i in range(a.size):
-            z = a[i]
-            a[i] = 0 if z <= 0 else z
-            slope[i] = 1 if z > 0 else (0 if z <= 0 else z)
-    elif code == LEAKY_RELU:
-        for i in range(a.size):
-            z = a[i]
-            a[i] = z if z > 0 else parameter * z
-            slope[i] = 1 if z > 0 else (parameter if z <= 0 else z)
-    elif code == PRELU:
-        for i in range(a.size):
-            z = a[i]
-            a[i] = z if z > 0 else slopes[i] * z
-            slope[i] = one if z > 0 else (slopes[i] if z <= 0 else z)
-    elif code == RELU6:
-        for i in range(a.size):
-            z = a[i]
-            a[i] = 0 if z <= 0 else (6 if z >= 6 else z)
-            slope[i] = 0 if z <= 0 or z >= 6 else (1 if z == z else z)
-    elif code == HARD_TANH:
-        for i in range(a.size):
-            z = a[i]
-            a[i] = -1 if z <= -1 else (1 if z >= 1 else z)
-            slope[i] = 0 if z <= -1 or z >= 1 else (1 if z == z else z)
-    elif code == HARD_SIGMOID:
-        for i in range(a.size):
-            z = a[i]
-            a[i] = zero if z <= -3 else (one if z >= 3 else (z + three) / six)
-            slope[i] = zero if z <= -3 or z >= 3 else (one / six if z == z else z)
-    elif code == HARD_SWISH:
-        for i in range(a.size):
-            z = a[i]
-            a[i] = zero if z <= -3 else (z if z >= 3 else z * ((z + three) / six))
-            slope[i] = zero if z <= -3 else (one if z >= 3 else (two * z + three) / six)
-    # A small factor comes last, in two parts: it may be no normal number where the product still is one.
-    elif code in (ELU, SELU):
-        gain = real(SELU_SCALE) if code == SELU else one
-        alpha = real(SELU_SCALE * SELU_ALPHA) if code == SELU else alpha
-        for i in range(a.size):
-            z = a[i]
-            p, low, high = _exp_parts(larger(smaller(z, zero), f.lowest), no_rest)
-            power, low = low * high, alpha * low
-            negative = alpha * (p * power + (power - one))
-            a[i] = gain * z if z > 0 else (negative if z <= 0 else z)
-            slope[i] = gain if z > 0 else ((p * low + low) * high if z <= 0 else z)
-    elif code == CELU:
-        inverse = one / alpha
-        for i in range(a.size):
-            z = a[i]
-            x, rest = _quotient(larger(smaller(z, zero), alpha * f.lowest), alpha, inverse)
-            p, low, high = _exp_parts(x, rest)
-            power = low * high
-            a[i] = z if z > 0 else (alpha * (p * power + (power - one)) if z <= 0 else z)
-            slope[i] = one if z > 0 else ((p * low + low) * high if z <= 0 else z)
-    elif code == TANH:
-        for i in range(a.size):
-            z = a[i]
-            p, low, high = _exp_parts(larger(-two * abs(z), f.lowest), no_rest)
-            power, low = low * high, p * low + low
-            t = ((one - power) - p * power) / (one + low * high)
-            a[i] = math.copysign(t, z)
-            slope[i] = ((one + t) * low) * ((one + t) * high)
-    elif code == SIGMOID:
-        for i in range(a.size):
-            z = a[i]
-            e = _decay(z)
-            r = one / (one + e)
-            a[i] = (e if z < 0 else one) * r
-            slope[i] = e * r * r
-    elif code == SOFTPLUS:
-        for i in range(a.size):
-            z = a[i]
-            e = _decay(z)
-            a[i] = larger(z, zero) + log1p(e)
-            slope[i] = (e if z < 0 else one) / (one + e)
-    elif code == SILU:
-        for i in range(a.size):
-            z = a[i]
-            x, low, high = _decay_parts(z)
-            e = low * high
-            r = one / (one + e)
-            share, high = (r * low, high) if z < 0 else (r, one)
-            a[i] = larger(z, x) * share * high
-            slope[i] = share * (one + x * ((one if z < 0 else -e) * r)) * high
-    elif code == GELU:
-        for i in range(a.size):
-            w = np.float64(a[i])
-            y = smaller(abs(w), 40.0)
-            tail, density, high = normal_tail(y)
-            product, bend = y * tail * high, (tail - y * density) * high
-            a[i] = -product if w < 0 else w - product
-            slope[i] = bend if w < 0 else 1.0 - bend
-    elif code == GELU_TANH:
-        end, linear, cubed = f.gelu_tanh.end, real(_LINEAR), real(3 * _CUBIC)
-        for i in range(a.size):
-            z = a[i]
-            y = smaller(abs(z), end)
-            argument, rest = _gelu_tanh_argument(y)
-            p, low, high = _exp_parts(-argument, -rest)
-            low = p * low + low
-            e = low * high
-            r = one / (one + e)
-            share, high = (r * low, high) if z < 0 else (r, one)
-            bend = y * (linear + cubed * (y * y)) * ((-one if z < 0 else e) * r)
-            a[i] = larger(z, -end) * share * high
-            slope[i] = share * (one + bend) * high
-    elif code == MISH:
-        for i in range(a.size):
-            z = a[i]
-            x, low, high = _decay_parts(z)
-            e = low * high
-            # tanh(softplus(z)) is top / bottom, times e where z < 0.
-            top = e + two if z < 0 else one + two * e
-            bottom = two + e * top if z < 0 else top + two * (e * e)
-            r = one / bottom
-            share, high = (r * low, high) if z < 0 else (r, one)
-            bend = x * ((two + two) * (one if z < 0 else -e * e)) * (one + e) * r
-            a[i] = larger(z, x) * (top * share) * high
-            slope[i] = share * (top + bend) * high
-    elif code == SOFTSIGN:
-        for i in range(a.size):
-            z = a[i]
-            y = smaller(abs(z), f.softsign_end)
-            r = one / (one + y)
-            a[i] = math.copysign(y * r, z)
-            slope[i] = r * r
-    elif code == EXP:
-        for i in range(a.size):
-            a[i] = exp(a[i])
-            slope[i] = a[i]
-    elif code == SQUARE:
-        for i in range(a.size):
-            z = a[i]
-            a[i] = z * z
-            slope[i] = two * z
-    elif code == ABS:
-        for i in range(a.size):
-            z = a[i]
-            a[i] = abs(z)
-            slope[i] = one if z > 0 else (-one if z < 0 else abs(z))
-    elif code in (SIN, COS):
-        quarters = 1 if code == COS else 0
-        far = 0
-        for i in range(a.size):
-            z = a[i]
-            near = abs(z) <= _MOST_REDUCED
-            value, derivative = _sine(z if near else zero, quarters)
-            a[i] = value if near else z
-            slope[i] = derivative
-            far += 0 if near else 1
-        # A value is at most 1, so what is not near is a pre-activation still.
-        for i in range(a.size if far else 0):
-            if not abs(a[i]) <= _MOST_REDUCED:
-                sine, cosine = math.sin(np.float64(a[i])), math.cos(np.float64(a[i]))
-                a[i] = cosine if quarters else sine
-                slope[i] = -sine if quarters else cosine
-
-
-@_compiled
+@njit(error_model="numpy", fastmath={"contract"}, **INNER)
 def exponentials(z, size, best, top, out):
     """Write ``exp(z - top)`` for the first ``size`` of whole vectors, but 0 for the best, and 0 behind."""
     for i in range(z.size):

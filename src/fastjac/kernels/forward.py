@@ -7,16 +7,9 @@ from __future__ import annotations
 
 import math
 
-from fastjac.kernels.context import GIVEN
-from fastjac.kernels.elementwise import (
-    EXP,
-    LOG_SOFTMAX,
-    SOFTMAX,
-    SQUARE,
-    activate,
-    exp,
-    exponentials,
-)
+from fastjac.kernels.activations import activate
+from fastjac.kernels.elementwise import exp, exponentials
+from fastjac.kernels.layout import EXP, GIVEN, LOG_SOFTMAX, SOFTMAX, SQUARE
 from fastjac.kernels.llvm.intrinsics import (
     add,
     divide,
@@ -210,15 +203,16 @@ def _carry(dtype, context, layers, x):
 def activate_layer(dtype, layer, bias):
     """Make a layer's outputs and slopes from the products in ``a``; return whether their sums are finite."""
     finite = add(dtype, vector_bytes(dtype, layer.fan_out) // itemsize(dtype), layer.a, bias)
-    a, slope = vector(dtype, layer.a, layer.fan_out), vector(dtype, layer.slope, layer.fan_out)
-    activate(layer.activation, layer.parameter, vector(dtype, layer.prelu, a.size), a, slope)
-    return finite and bounded(layer, slope)
+    if layer.function:
+        activate(layer.function, layer.parameter, layer.prelu, layer.a, layer.slope, layer.fan_out)
+    return finite and bounded(dtype, layer, layer.slope, layer.fan_out)
 
 
 @inner
-def bounded(layer, slope):
+def bounded(dtype, layer, slope, size):
     """Return whether the slopes at finite pre-activations are finite: 0 times an infinite one is NaN."""
-    return (layer.activation != EXP and layer.activation != SQUARE) or all_finite(slope)
+    grows = layer.activation == EXP or layer.activation == SQUARE
+    return not grows or all_finite(vector(dtype, slope, size))
 
 
 @inner
@@ -282,13 +276,12 @@ def activate_block(dtype, context, layer):
     a = vector(dtype, layer.block_a, layer.fan_out * panel_width(dtype))
     if not all_finite(a):
         return False
-    slope = vector(dtype, context.block_slope, a.size)
-    activate(layer.activation, layer.parameter, vector(dtype, layer.block_prelu, a.size), a, slope)
-    if not bounded(layer, slope):
-        return False
     if layer.activation >= SOFTMAX:
         _head_block(dtype, context, layer)
-    return True
+        return True
+    slope = context.block_slope
+    activate(layer.function, layer.parameter, layer.block_prelu, layer.block_a, slope, a.size)
+    return bounded(dtype, layer, slope, a.size)
 
 
 @inner

@@ -19,8 +19,9 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from fastjac.kernels import routines
 from fastjac.kernels.cache import library_of
-from fastjac.kernels.context import CONTEXT, Context
+from fastjac.kernels.context import Context
 from fastjac.kernels.contexts import Contexts
+from fastjac.kernels.layout import CONTEXT
 from fastjac.kernels.llvm.python import (
     ARRAY,
     IN_ORDER,

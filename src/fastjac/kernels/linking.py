@@ -180,6 +180,7 @@ def call_outlined(
 
 def _define(function: ir.Function, emit: Callable[[ir.IRBuilder], None]) -> None:
     function.attributes.add("noinline")
+    function.attributes.add("noduplicate")  # nor a second one for a constant argument
     emit(ir.IRBuilder(function.append_basic_block()))
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 
+from fastjac.kernels.activations import activate
 from fastjac.kernels.backward import head_columns, head_rows, multiply
-from fastjac.kernels.context import NODE
-from fastjac.kernels.elementwise import activate
 from fastjac.kernels.forward import activate_layer, bounded, compact, head, leave_out_none, times_w
+from fastjac.kernels.layout import NODE
 from fastjac.kernels.llvm.intrinsics import dots, integers, scale, smaller, vector
 from fastjac.kernels.llvm.vectors import itemsize, panel_width
 from fastjac.kernels.panels import all_finite, copy, exchange, fill, inner, rows_times
@@ -62,11 +62,9 @@ def _evaluate(dtype, context, layers, node):
         return finite
     if operation == APPLY:
         copy(dtype, node.first, size, layer.a)
-        a = vector(dtype, layer.a, size)
-        finite = all_finite(a)
-        slope = vector(dtype, layer.slope, size)
-        activate(layer.activation, layer.parameter, vector(dtype, layer.prelu, size), a, slope)
-        return finite and bounded(layer, slope)
+        finite = all_finite(vector(dtype, layer.a, size))
+        activate(layer.function, layer.parameter, layer.prelu, layer.a, layer.slope, size)
+        return finite and bounded(dtype, layer, layer.slope, size)
     if operation == HEAD:
         context.gain, context.shares = layer.slope, layer.shares
         finite = all_finite(vector(dtype, layer.a, size))

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from fastjac.kernels.elementwise import SOFTMAX
 from fastjac.kernels.forward import times_w
+from fastjac.kernels.layout import SOFTMAX
 from fastjac.kernels.llvm.intrinsics import vector
 from fastjac.kernels.panels import clear_tail, copy, inner, rows_times, times_rows
 

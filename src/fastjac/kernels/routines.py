@@ -13,10 +13,10 @@ from llvmlite import ir
 from numba import types
 from numba.core.registry import cpu_target
 
+from fastjac.kernels import cache
 from fastjac.kernels.backward import jacobian
-from fastjac.kernels.cache import compiled
-from fastjac.kernels.context import CONTEXT, LAYER, NODE, STEP
 from fastjac.kernels.forward import sample
+from fastjac.kernels.layout import CONTEXT, LAYER, NODE, STEP
 from fastjac.kernels.llvm.intrinsics import integers, smaller, vector
 from fastjac.kernels.llvm.vectors import INT, INT32, itemsize, panel_width
 from fastjac.kernels.nodes import evaluate, walk
@@ -177,7 +177,7 @@ def routine(dtype: np.dtype[Any], is_graph: bool = False) -> Any:
         return inside(dtype, at, mode, samples, x, given, y, out)
 
     name = f"{'graph_' * is_graph}routine_{dtype}"
-    return compiled(run, name, types.intp(*_ARGUMENTS), is_slow=True)
+    return cache.compiled(run, name, types.intp(*_ARGUMENTS), is_slow=True)
 
 
 def routine_type() -> ir.FunctionType:
@@ -209,5 +209,4 @@ def emit_call(
 @functools.cache
 def address_of(dtype: np.dtype[Any], is_graph: bool = False) -> int:
     """Return the address of a routine's machine code, which stays for as long as the process."""
-    (compiled,) = routine(dtype, is_graph).overloads.values()
-    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+    return cache.address_of(routine(dtype, is_graph))

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.kernels.context import CONTEXT, NODE, STEP, Arena, Context
+from fastjac.kernels.context import Arena, Context
 from fastjac.kernels.graphs import PackedGraph
+from fastjac.kernels.layout import CONTEXT, NODE, STEP
 from fastjac.kernels.values import Values
 from fastjac.kernels.walks import GIVEN, Cotangents, Tangents
 
