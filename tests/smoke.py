@@ -15,6 +15,7 @@ import numpy as np
 
 import fastjac
 from fastjac import explain
+from fastjac.kernels import machine_code
 
 
 def main() -> None:
@@ -32,6 +33,9 @@ def main() -> None:
         one, two = (net.value_and_jacobian(x, threads=threads) for threads in (1, 2))
         assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
+    # The wheel ships machine code for this processor: nothing was compiled so far.
+    assert machine_code.shipped_file(net.dtype) is not None
+    assert "numba" not in sys.modules
     digits = fastjac.load(resources.files("fastjac") / "data" / "digits.npz")
     assert digits.n_inputs == 64
     shares = explain.integrated_gradients(net, x[0], steps=500)

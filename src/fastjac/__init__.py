@@ -40,7 +40,7 @@ from fastjac.jacobian import value_and_jacobian
 from fastjac.network import Network
 
 if TYPE_CHECKING:
-    from fastjac import explain
+    from fastjac import embedding, explain
     from fastjac.models import from_jax, from_keras, from_params, from_sklearn, from_torch
     from fastjac.models.files import ModelError, load, save
     from fastjac.precompile import warmup
@@ -50,6 +50,7 @@ __all__ = [
     "ModelError",
     "Network",
     "check_jacobian",
+    "embedding",
     "explain",
     "from_jax",
     "from_keras",
@@ -64,9 +65,11 @@ __all__ = [
     "warmup",
 ]
 
-# Imported when first used: a service that builds its network from arrays does not wait for them.
+# Imported when first used: a service that builds its network from arrays does not wait for them, nor for
+# numba where the machine code is shipped.
 _LATER = {
     "ModelError": "fastjac.models.files",
+    "embedding": "fastjac.embedding",
     "explain": "fastjac.explain",
     "from_jax": "fastjac.models",
     "from_keras": "fastjac.models",

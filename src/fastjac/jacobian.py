@@ -19,7 +19,8 @@ from fastjac.arguments import as_outputs, as_samples
 from fastjac.batches.chunks import call_terms, plain, sample_costs
 from fastjac.batches.threads import Threads, thread_count
 from fastjac.kernels.contexts import Contexts
-from fastjac.kernels.functions import TARGET, bound
+from fastjac.kernels.functions import bound
+from fastjac.kernels.machine_code import target
 from fastjac.kernels.packing import Packed
 from fastjac.kernels.signatures import RAW
 from fastjac.layers import Activation, Layer, as_layers
@@ -38,7 +39,7 @@ def _call(n: int, h: int, m: int, kind: str) -> Callable[..., Any]:
     dtype = np.dtype(kind)
     first = Layer(np.zeros((n, h), dtype), np.zeros(h, dtype), Activation("relu"))
     last = Layer(np.zeros((h, m), dtype), np.zeros(m, dtype), Activation("softmax"))
-    packed = Packed([first, last], Plan((n, h, m)), TARGET, raw=True)
+    packed = Packed([first, last], Plan((n, h, m)), target(dtype), raw=True)
     most, releases = call_terms(sample_costs(packed)[1])
     contexts = Contexts(packed)
     contexts.add()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastjac import embedding, notebook
+from fastjac import notebook
 from fastjac.arguments import few
 from fastjac.batches.calls import Calls, results
 from fastjac.batches.sensitivity import Reduction, sensitivity
@@ -18,11 +18,14 @@ from fastjac.graph.folding import as_graph, chain, of_layers
 from fastjac.graph.plan import GraphPlan
 from fastjac.graph.texts import summary, table
 from fastjac.kernels.contexts import Weights
-from fastjac.kernels.functions import TARGET
 from fastjac.kernels.graphs import PackedGraph
+from fastjac.kernels.machine_code import target
 from fastjac.kernels.packing import Packed
 from fastjac.layers import RELU, SOFTMAX, Activation, Default, FloatDType, Layer, as_layers
 from fastjac.plan import Plan
+
+if TYPE_CHECKING:
+    from fastjac.embedding import CFunction
 
 Array = NDArray[Any]
 RoutineName = Literal["value", "value_and_jacobian", "vjp", "jvp"]
@@ -109,11 +112,11 @@ class Network:
         if given is not None:
             value, checked = None, as_layers(given, activation, head, dtype)
             sizes = (checked[0].w.shape[0], *(layer.b.size for layer in checked))
-            packed = Packed(checked, Plan(sizes), TARGET)
+            packed = Packed(checked, Plan(sizes), target(checked[0].w.dtype))
             self.__dict__["layers"] = checked
         else:
             assert value is not None
-            packed = PackedGraph(value, GraphPlan(value), kind, TARGET)
+            packed = PackedGraph(value, GraphPlan(value), kind, target(kind))
             sizes = packed.plan.sizes
         names = _names(input_names, "input_names", sizes[0])
         outputs = _names(output_names, "output_names", sizes[-1])
@@ -342,10 +345,14 @@ class Network:
         For one thread at a time: make one for each. The array keeps all that it needs; a copy of it is
         of no use.
         """
+        from fastjac import embedding  # which imports numba
+
         return embedding.handle(self.packed)
 
-    def c_function(self) -> embedding.CFunction:
+    def c_function(self) -> CFunction:
         """Return `value_and_jacobian` as a C function, for one thread at a time: make one for each."""
+        from fastjac import embedding
+
         return embedding.CFunction(self.packed)
 
     def replace(

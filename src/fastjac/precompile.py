@@ -10,7 +10,7 @@ from typing import NamedTuple
 from numpy.typing import DTypeLike
 
 from fastjac.embedding import handles, records
-from fastjac.kernels import activations, cache, changes, functions, routines
+from fastjac.kernels import compiling, machine_code
 from fastjac.layers import FLOATS, network_dtype
 
 
@@ -60,17 +60,9 @@ def steps(dtype: DTypeLike | None = None) -> Iterator[Ready]:
     """Yield what `warmup` returns as soon as it is done."""
     for kind in FLOATS if dtype is None else [network_dtype([], dtype)]:
         start = time.perf_counter()
-        files = []
-        for is_graph in (False, True):
-            routine = routines.routine(kind, is_graph)
-            files.append(cache.file_of(routine))
-            if files[-1].compiled:
-                cache.instructions(routine)  # Exported networks consist of these.
-        for name in activations.NAMES:
-            activations.routine(name, kind)
-        functions.load_all(kind)
+        compiled, path = False, machine_code.shipped_file(kind)
+        if path is None:
+            compiled, path = compiling.everything(kind)
         records.functions(kind)
         handles.ready(kind)
-        changes.routine(kind)
-        compiled = any(file.compiled for file in files)
-        yield Ready(str(kind), compiled, files[0].path, time.perf_counter() - start)
+        yield Ready(str(kind), compiled, path, time.perf_counter() - start)

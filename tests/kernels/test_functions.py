@@ -10,10 +10,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fastjac.kernels import functions
+from fastjac.kernels import functions, interpreter, machine_code
 from fastjac.kernels.context import Context
 from fastjac.kernels.contexts import Contexts
-from fastjac.kernels.llvm import python
 from fastjac.kernels.signatures import SIGNATURES
 from support.oracles import DTYPES, Case
 
@@ -278,9 +277,9 @@ def test_a_small_network_keeps_the_lock():
 
 
 def test_an_unknown_layout_of_arrays_is_refused(monkeypatch):
-    monkeypatch.setattr(python, "ARRAY", python.ARRAY._replace(data=ctypes.sizeof(ctypes.c_void_p)))
+    monkeypatch.setattr(interpreter, "ARRAY", interpreter.ARRAY._replace(data=ctypes.sizeof(ctypes.c_void_p)))
     with pytest.raises(RuntimeError, match=f"NumPy {np.__version__} lays arrays out"):
-        python.check_layout()
+        interpreter.check_layout()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -300,17 +299,13 @@ def test_threads_that_bind_first_at_once_share_one_description(monkeypatch):
     # A description that another one replaced was freed, and the function that pointed to it crashed.
     made = []
 
-    class Library:
-        def get_pointer_to_function(self, symbol):
-            return 0
-
     def slow(*arguments, **named):
         time.sleep(0.05)
-        made.append(python.definition(*arguments, **named))
+        made.append(interpreter.definition(*arguments, **named))
         return made[-1]
 
     monkeypatch.setattr(functions, "definition", slow)
-    monkeypatch.setattr(functions, "load", lambda *key: Library())
+    monkeypatch.setattr(machine_code, "address", lambda *key: 0)
     start, found = threading.Barrier(4), []
 
     def ask():

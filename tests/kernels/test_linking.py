@@ -9,7 +9,7 @@ import pytest
 from numba import njit, types
 
 import fastjac
-from fastjac.kernels import cache, linking, routines
+from fastjac.kernels import cache, linking, routines, signatures
 from fastjac.kernels.panels import inner, vector_bytes
 
 # Prints a digest of what the methods return, and how they were compiled.
@@ -77,7 +77,7 @@ def test_ordinary_functions_call_inner_ones_and_routines():
     net = fastjac.Network([(np.ones((8, 4), dtype), None)])
     context = net._calls.contexts
     context.add()
-    routine, mode = routines.routine(dtype), routines.VALUE
+    routine, mode = routines.routine(dtype), signatures.VALUE
 
     @njit
     def call(at, x, y):
@@ -85,7 +85,7 @@ def test_ordinary_functions_call_inner_ones_and_routines():
 
     x, y = np.ones(8, dtype), np.zeros(4, dtype)
     status, size = call(int(context.made[0].address), x, y)
-    assert status == routines.OK
+    assert status == signatures.OK
     assert size == vector_bytes.py_func(dtype, 1)
     np.testing.assert_array_equal(y, np.full(4, 0.25))
 

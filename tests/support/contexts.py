@@ -4,7 +4,7 @@ import ctypes
 
 import numpy as np
 
-from fastjac.kernels import routines
+from fastjac.kernels import routines, signatures
 from fastjac.kernels.context import Context
 
 
@@ -28,9 +28,9 @@ class Watched:
         y = np.empty((*x.shape[:-1], self.net.n_outputs), self.net.dtype)
         jac = np.empty((y.size, self.net.n_inputs), self.net.dtype)
         routine = routines.routine(self.net.dtype)
-        mode, samples = routines.VALUE_AND_JACOBIAN, x.size // self.net.n_inputs
+        mode, samples = signatures.VALUE_AND_JACOBIAN, x.size // self.net.n_inputs
         x_at, y_at, jac_at = (array.ctypes.data for array in (x, y, jac))
-        assert routine(self.context.address, mode, samples, x_at, 0, y_at, jac_at) == routines.OK
+        assert routine(self.context.address, mode, samples, x_at, 0, y_at, jac_at) == signatures.OK
         return y, jac.reshape(*y.shape, self.net.n_inputs)
 
     def memory(self, field, *shape, dtype=None):

@@ -187,7 +187,7 @@ def loop(dtype):
     from numba import njit
     from numba.core.runtime import rtsys
 
-    from fastjac.kernels import routines
+    from fastjac.kernels import routines, signatures
     from fastjac.kernels.context import Context
     from fastjac.kernels.llvm.intrinsics import address as address_of
 
@@ -197,7 +197,7 @@ def loop(dtype):
     context = Context(net.packed)
     routine, address = routines.routine(net.dtype), context.address
 
-    mode = routines.VALUE_AND_JACOBIAN
+    mode = signatures.VALUE_AND_JACOBIAN
 
     @njit
     def repeat(times, address, x, y, jac):

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from fastjac.kernels.llvm.intrinsics import address
 from fastjac.kernels.llvm.vectors import INT, TARGET, Loop, Vectors
-from fastjac.kernels.routines import VALUE_AND_JACOBIAN
+from fastjac.kernels.signatures import VALUE_AND_JACOBIAN
 
 # Vectors in flight: enough to hide a latency of four cycles on two units, few enough for the registers.
 CHAINS = 24 if TARGET.registers == 32 else 12

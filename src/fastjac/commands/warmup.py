@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 
 from fastjac.commands import CommandError
@@ -11,11 +12,19 @@ from fastjac.precompile import steps
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's argument; ``NUMBA_CACHE_DIR`` names the folder of the cache."""
+    parser.add_argument(
+        "--native",
+        action="store_true",
+        help="compile for exactly this processor, though the package ships code for its kind; processes that "
+        "set FASTJAC_NATIVE=1 use it",
+    )
     parser.add_argument("--dtype", choices=("float64", "float32"), help="of the networks (default: both)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what is compiled and where it is; a cache that cannot be written is a mistake."""
+    if args.native:
+        os.environ["FASTJAC_NATIVE"] = "1"
     folders = set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # told below

@@ -3,6 +3,6 @@
 from fastjac.embedding.c_function import CFunction
 from fastjac.embedding.handles import handle, value_and_jacobian
 from fastjac.embedding.records import BUSY, CLOSED
-from fastjac.kernels.routines import MISMATCH, OK
+from fastjac.kernels.signatures import MISMATCH, OK
 
 __all__ = ["BUSY", "CLOSED", "MISMATCH", "OK", "CFunction", "handle", "value_and_jacobian"]

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from fastjac.embedding import object_file
-from fastjac.kernels import routines
 from fastjac.kernels.cache import replace_file
 from fastjac.kernels.contexts import Weights
+from fastjac.kernels.signatures import MISMATCH, OK
 
 _HEADER = """\
 /* The network {name}: {network}.
@@ -101,8 +101,8 @@ def export(packed: Weights, folder: str | Path, name: str, network: str, version
         version=version,
         triple=compiled.triple,
         processor=compiled.processor,
-        ok=routines.OK,
-        mismatch=routines.MISMATCH,
+        ok=OK,
+        mismatch=MISMATCH,
         unprepared=object_file.UNPREPARED,
         inputs=n_inputs,
         outputs=n_outputs,

@@ -26,7 +26,7 @@ from fastjac.embedding import records
 from fastjac.kernels.cache import Overloads
 from fastjac.kernels.contexts import Weights, new_context
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
-from fastjac.kernels.routines import MISMATCH
+from fastjac.kernels.signatures import MISMATCH
 
 _ALIVE = "fastjac.handles.alive"  # what machine code calls the address of the list
 

@@ -9,7 +9,7 @@ in one block, whose addresses become those of the block and of the weights.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 from llvmlite import binding, ir
@@ -18,15 +18,18 @@ from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
 from fastjac.embedding.records import FUNCTION_TYPE, emit_any_null, emit_status
-from fastjac.kernels import activations, cache, routines
+from fastjac.kernels import cache
+from fastjac.kernels.compiling import compiled
 from fastjac.kernels.contexts import Weights, new_context
 from fastjac.kernels.layout import ADDRESSES, CODES, LAYER
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
+from fastjac.kernels.routines import emit_call, routine_type
+from fastjac.kernels.signatures import MISMATCH, OK, VALUE_AND_JACOBIAN
 from fastjac.kernels.target import ALIGNMENT
 
 UNPREPARED = 4
 # What an object file may ask of the C library.
-_LIBRARY = {
+LIBRARY = {
     *("cos", "log", "logf", "sin", "sincos", "sqrt", "sqrtf"),
     *("memcpy", "memmove", "memset"),
 }
@@ -124,39 +127,47 @@ def compile_object(packed: Weights, name: str) -> Object:
     """
     image = _Image(packed)
     module = cpu_target.target_context.create_module(name)
-    routine, instructions = cache.instructions(routines.routine(packed.dtype, packed.is_graph))
+    routine, instructions = cache.instructions(
+        compiled("routine", "graph" if packed.is_graph else "chain", packed.dtype)
+    )
     used = {activation for _, activation in image.functions()}
-    called = {each: cache.instructions(activations.routine(each, packed.dtype)) for each in sorted(used)}
+    called = {each: cache.instructions(compiled("activation", each, packed.dtype)) for each in sorted(used)}
     _emit_init(module, f"{name}_init", image, {each: symbol for each, (symbol, _) in called.items()})
     _emit_value_and_jacobian(module, f"{name}_value_and_jacobian", routine, image.context)
-    _emit_unreached(module, "NRT_MemInfo_call_dtor")
+    emit_unreached(module, "NRT_MemInfo_call_dtor")
 
     linked = binding.parse_assembly(str(module))
     for part in (instructions, *(part for _, part in called.values())):
         linked.link_in(part)
-    public = {f"{name}_init", f"{name}_value_and_jacobian"}
-    for value in [*linked.functions, *linked.global_variables]:
-        if not value.is_declaration and value.name not in public:
-            value.linkage = "internal"
-    code = _emit(linked)
-    missing = {f.name for f in linked.functions if f.is_declaration and not f.name.startswith("llvm.")}
-    missing |= {v.name for v in linked.global_variables if v.is_declaration}
-    if not missing <= _LIBRARY:
-        raise RuntimeError(f"the routine calls {', '.join(sorted(missing - _LIBRARY))}")
-    triple, processor, _ = cpu_target.target_context.codegen().magic_tuple()
-    return Object(code, image.work.size + ALIGNMENT, triple, processor)
-
-
-def _emit(module: Any) -> bytes:
-    """Return the object file of a module, less what its public functions do not use."""
+    hide(linked, {f"{name}_init", f"{name}_value_and_jacobian"})
     triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
     machine = binding.Target.from_triple(triple).create_target_machine(
         cpu=processor, features=features, opt=3, reloc="pic", codemodel="default"
     )
+    code = emit(linked, machine, LIBRARY)
+    return Object(code, image.work.size + ALIGNMENT, triple, processor)
+
+
+def hide(module: Any, public: set[str]) -> None:
+    """Let nothing else of a module be seen from outside."""
+    for value in [*module.functions, *module.global_variables]:
+        if not value.is_declaration and value.name not in public:
+            value.linkage = "internal"
+
+
+def emit(module: Any, machine: Any, library: Set[str]) -> bytes:
+    """Return the object file of a module, less what its public functions do not use.
+
+    RuntimeError if it needs anything else than LLVM's own functions and those of ``library``.
+    """
     passes = binding.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(module, binding.create_pass_builder(machine, binding.create_pipeline_tuning_options()))
     code: bytes = machine.emit_object(module)
+    missing = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
+    missing |= {v.name for v in module.global_variables if v.is_declaration}
+    if not missing <= library:
+        raise RuntimeError(f"the routine calls {', '.join(sorted(missing - library))}")
     return code
 
 
@@ -186,7 +197,7 @@ def _emit_init(module: ir.Module, name: str, image: _Image, symbols: dict[str, s
 
     function = ir.Function(module, ir.FunctionType(INT32, [BYTE_POINTER]), name)
     builder = ir.IRBuilder(function.append_basic_block())
-    emit_status(builder, emit_any_null(builder, function.args), routines.MISMATCH)
+    emit_status(builder, emit_any_null(builder, function.args), MISMATCH)
     base = _base(builder, function.args[0])
     builder.call(memset, [_pointer(builder, base, 0, byte), INT32(0), INT(image.work.size)])
     addresses, functions, content = image.addresses(), image.functions(), image.work.content()
@@ -208,25 +219,25 @@ def _emit_init(module: ir.Module, name: str, image: _Image, symbols: dict[str, s
     for at, activation in functions:
         builder.store(builder.ptrtoint(code[activation], INT), _pointer(builder, base, at, INT))
     builder.store(base, _pointer(builder, base, 0, INT))
-    builder.ret(INT32(routines.OK))
+    builder.ret(INT32(OK))
 
 
 def _emit_value_and_jacobian(module: ir.Module, name: str, routine_name: str, context: int) -> None:
-    routine = ir.Function(module, routines.routine_type(), routine_name)
+    routine = ir.Function(module, routine_type(), routine_name)
 
     function = ir.Function(module, FUNCTION_TYPE, name)
     builder = ir.IRBuilder(function.append_basic_block())
-    emit_status(builder, emit_any_null(builder, function.args), routines.MISMATCH)
+    emit_status(builder, emit_any_null(builder, function.args), MISMATCH)
     base = _base(builder, function.args[0])
     # A workspace that was copied somewhere else still has the addresses of where it was.
     itself = builder.load(_pointer(builder, base, 0, INT))
     emit_status(builder, builder.icmp_signed("!=", itself, base), UNPREPARED)
     at, (x, y, jac) = builder.add(base, INT(context)), function.args[1:]
-    mode = routines.VALUE_AND_JACOBIAN
-    builder.ret(routines.emit_call(builder, routine, at, mode, INT(1), x, None, y, jac))
+    mode = VALUE_AND_JACOBIAN
+    builder.ret(emit_call(builder, routine, at, mode, INT(1), x, None, y, jac))
 
 
-def _emit_unreached(module: ir.Module, name: str) -> None:
+def emit_unreached(module: ir.Module, name: str) -> None:
     """Emit what the machine code mentions but never gets to: it frees arrays that own their memory."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [BYTE_POINTER]), name)
     ir.IRBuilder(function.append_basic_block()).ret_void()

@@ -19,11 +19,13 @@ from llvmlite import ir
 from numba.core.compiler_lock import global_compiler_lock
 from numpy.typing import NDArray
 
-from fastjac.kernels import routines
+from fastjac.kernels import machine_code
 from fastjac.kernels.cache import library_of
 from fastjac.kernels.context import Context
 from fastjac.kernels.contexts import Weights
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
+from fastjac.kernels.routines import emit_call, routine_type
+from fastjac.kernels.signatures import MISMATCH, VALUE_AND_JACOBIAN, symbol_of
 
 BUSY, CLOSED = 2, 3
 # Fields of a record. Callers' own cached code reads those up to OUTPUTS: when they change, so must LAYOUT.
@@ -52,25 +54,27 @@ def emit_field(builder: ir.IRBuilder, record: ir.Value, field: int) -> ir.Value:
     return builder.gep(builder.bitcast(record, INT.as_pointer()), [INT(field)])
 
 
-def _emit(module: ir.Module, dtype: np.dtype[Any]) -> None:
+def emit(module: ir.Module, dtype: np.dtype[Any]) -> None:
     """Emit ``int call(record, x, y, jac)`` and ``int close(record)``."""
-    function = ir.Function(module, FUNCTION_TYPE, _symbol("call", dtype))
+    function = ir.Function(module, FUNCTION_TYPE, symbol_of("record", "call", dtype))
     builder = ir.IRBuilder(function.append_basic_block())
     record, *pointers = function.args
-    emit_status(builder, emit_any_null(builder, function.args), routines.MISMATCH)
+    emit_status(builder, emit_any_null(builder, function.args), MISMATCH)
     state = emit_field(builder, record, STATE)
     exchanged = builder.cmpxchg(state, INT(_FREE), INT(_TAKEN), "acquire", "monotonic")
     old = builder.extract_value(exchanged, 0)
     emit_status(builder, builder.icmp_signed("==", old, INT(_TAKEN)), BUSY)
     emit_status(builder, builder.icmp_signed("!=", old, INT(_FREE)), CLOSED)
     context, routine = (builder.load(emit_field(builder, record, field)) for field in (CONTEXT, ROUTINE))
-    routine = builder.inttoptr(routine, routines.routine_type().as_pointer())
-    (x, y, jac), mode = pointers, routines.VALUE_AND_JACOBIAN
-    status = routines.emit_call(builder, routine, context, mode, INT(1), x, None, y, jac)
+    routine = builder.inttoptr(routine, routine_type().as_pointer())
+    (x, y, jac), mode = pointers, VALUE_AND_JACOBIAN
+    status = emit_call(builder, routine, context, mode, INT(1), x, None, y, jac)
     builder.store_atomic(INT(_FREE), state, "release", align=8)
     builder.ret(status)
 
-    function = ir.Function(module, ir.FunctionType(INT32, [BYTE_POINTER]), _symbol("close", dtype))
+    function = ir.Function(
+        module, ir.FunctionType(INT32, [BYTE_POINTER]), symbol_of("record", "close", dtype)
+    )
     builder = ir.IRBuilder(function.append_basic_block())
     state = emit_field(builder, function.args[0], STATE)
     exchanged = builder.cmpxchg(state, INT(_FREE), INT(_SHUT), "acq_rel", "monotonic")
@@ -78,8 +82,12 @@ def _emit(module: ir.Module, dtype: np.dtype[Any]) -> None:
     builder.ret(builder.zext(busy, INT32))
 
 
-def _symbol(function: str, dtype: np.dtype[Any]) -> str:
-    return f"fastjac.record.{function}.{dtype}"
+def _address(name: str, dtype: np.dtype[Any]) -> int:
+    """Return the address of the machine code of one of the two functions."""
+    if address := machine_code.shipped("record", name, dtype):
+        return address
+    library = library_of(f"fastjac.record.{dtype}", lambda module: emit(module, dtype), __name__)
+    return int(library.get_pointer_to_function(symbol_of("record", name, dtype)))
 
 
 class Functions:
@@ -94,9 +102,7 @@ class Functions:
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._library = library_of(f"fastjac.record.{dtype}", lambda module: _emit(module, dtype), __name__)
-        self.call = int(self._library.get_pointer_to_function(_symbol("call", dtype)))
-        close = int(self._library.get_pointer_to_function(_symbol("close", dtype)))
+        self.call, close = (_address(name, dtype) for name in ("call", "close"))
         self.close: Callable[[int], int] = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(close)
 
 
@@ -116,5 +122,5 @@ def make(packed: Weights, context: Context) -> NDArray[np.int64]:
     record[INPUTS], record[OUTPUTS] = context.sizes
     record[STATE] = _FREE
     record[CONTEXT] = context.address
-    record[ROUTINE] = routines.address_of(packed.dtype, packed.is_graph)
+    record[ROUTINE] = machine_code.address("routine", "graph" if packed.is_graph else "chain", packed.dtype)
     return record

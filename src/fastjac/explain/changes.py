@@ -14,9 +14,9 @@ from fastjac.batches import threads as pool
 from fastjac.batches.chunks import LONGEST, SHORTEST, helpers, sample_costs
 from fastjac.batches.threads import Threads, thread_count
 from fastjac.explain.names import input_names, output_names
-from fastjac.kernels import changes as kernel
 from fastjac.kernels.context import Context
 from fastjac.kernels.contexts import new_context
+from fastjac.kernels.functions import changes
 from fastjac.kernels.packing import Packed
 from fastjac.network import Network
 
@@ -208,7 +208,9 @@ class _Updates:
 
     def prepare(self, sample: Array, to: Array, y: Array, call: Work) -> Work:
         """Return a function that writes ``y[start:stop]``, as ``call`` does at more cost."""
-        routine, width, outputs = kernel.routine(y.dtype), self._width, y.reshape(len(y), -1)
+        routine, width, each = changes(y.dtype), self._width, to.shape[1]
+        x_at, to_at = int(sample.ctypes.data), int(to.ctypes.data)
+        y_at, stride = int(y.ctypes.data), y.nbytes // max(len(y), 1)
         # The update takes an old value out of a sum, but leaves its share of the rounding there. That counts
         # where the value outweighed all others; it is one input's at most.
         weights = np.abs(sample) * self._largest
@@ -222,7 +224,8 @@ class _Updates:
                 context = new_context(self._packed)
             done = start
             while done < stop:
-                done += routine(context.address, sample, to, done, outputs[done:stop])
+                inputs = stop - done
+                done += routine(context.address, x_at, to_at, each, done, inputs, y_at + done * stride)
                 if done < stop:
                     call(done, min(done + width, stop))
                     done += width

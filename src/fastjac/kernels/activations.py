@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastjac.kernels.cache import address_of, compiled
+from fastjac.kernels.cache import compiled
 from fastjac.kernels.elementwise import (
     CUBIC,
     LINEAR,
@@ -324,8 +324,3 @@ def routine(name: str, dtype: np.dtype[Any]) -> Any:
     """Return the compiled activation ``f(parameter, slopes, a, slope, size)``; see `activate`."""
     run = _each(dtype, _OF_ONE[name]) if name in _OF_ONE else _LOOPS[name](dtype)
     return compiled(run, f"{name}_{dtype}", types.void(*_ARGUMENTS))
-
-
-def address(name: str, dtype: np.dtype[Any]) -> int:
-    """Return the address of an activation's machine code, which stays for as long as the process."""
-    return address_of(routine(name, dtype))

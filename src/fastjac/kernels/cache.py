@@ -14,11 +14,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.util
-import marshal
 import os
 import pickle
-import pkgutil
 import sys
 import types as python_types
 import uuid
@@ -38,6 +35,7 @@ from numba.core.runtime import _nrt_python
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
+from fastjac.kernels import sources
 from fastjac.kernels.linking import OUTERMOST
 
 if config.DISABLE_JIT:
@@ -50,24 +48,10 @@ _CODE_SETTINGS = ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "OPT", "
 @functools.cache
 def fingerprint() -> str:
     """Return a digest of the kernels' source, the compilers' versions and the processor compiled for."""
-    parts = [(name, _content(name)) for name in sorted([*_kernel_modules(), "fastjac.layers"])]
     target = cpu_target.target_context.codegen().magic_tuple()
     versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
     settings = [repr(getattr(config, name)) for name in _CODE_SETTINGS]
-    return hashlib.sha256(repr((parts, target, versions, settings)).encode()).hexdigest()
-
-
-def _kernel_modules() -> list[str]:
-    package = importlib.import_module(__package__)
-    return [module.name for module in pkgutil.walk_packages(package.__path__, f"{__package__}.")]
-
-
-def _content(name: str) -> str | bytes:
-    """Return a module's source or, where it is installed without, its bytecode."""
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    loader: Any = spec.loader
-    return loader.get_source(name) or marshal.dumps(loader.get_code(name))
+    return hashlib.sha256(repr((sources.digest(), target, versions, settings)).encode()).hexdigest()
 
 
 def folders() -> list[Path]:
@@ -96,7 +80,7 @@ class File:
     def __init__(self, name: str, module_name: str | None = None) -> None:
         digest = fingerprint()
         if module_name is not None:
-            digest = hashlib.sha256(repr((digest, _content(module_name))).encode()).hexdigest()
+            digest = hashlib.sha256(repr((digest, sources.content(module_name))).encode()).hexdigest()
         self.name = f"{name}-{digest[:32]}.nbc"
         self.path: Path | None = None
         self.compiled = False

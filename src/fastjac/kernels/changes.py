@@ -9,11 +9,11 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import from_dtype, types
+from numba import types
 
 from fastjac.kernels.cache import compiled
 from fastjac.kernels.forward import activate_block, fits, times_w, times_w_block
-from fastjac.kernels.llvm.intrinsics import add, address, scale, smaller, vector
+from fastjac.kernels.llvm.intrinsics import add, scale, smaller, vector
 from fastjac.kernels.llvm.vectors import itemsize, panel_width
 from fastjac.kernels.panels import copy, exchange, inner, vector_bytes
 from fastjac.kernels.routines import _open
@@ -36,7 +36,8 @@ def _forward_rest(dtype, context, layers):
     return True
 
 
-def _changes(at, x, to, first, y):
+@inner
+def _changes(dtype, at, x, to, each, first, inputs, y):
     """Write ``y`` (B, K * M) for changes of B inputs from ``first`` on, which begins a panel.
 
     ``x`` (N,) is the sample, and ``to`` (N, K) what an input is changed to. All weights are packed as w.T: a
@@ -44,36 +45,39 @@ def _changes(at, x, to, first, y):
     those before the first panel with a pre-activation that is not finite.
     """
     contexts, layers = _open(at)
-    context, layer, dtype = contexts[0], layers[0], x.dtype
+    context, layer = contexts[0], layers[0]
     size, width, units = itemsize(dtype), panel_width(dtype), layer.fan_out
     row, out = width * size, layers[context.n_layers - 1].block_a
-    copy(dtype, address(x), x.size, context.x)
+    sample, values = vector(dtype, x, context.n_inputs), vector(dtype, to, context.n_inputs * each)
+    stride = each * context.n_outputs * size
+    copy(dtype, x, context.n_inputs, context.x)
     times_w(dtype, context, layers, 0, context.x, layer.a)
     add(dtype, vector_bytes(dtype, units) // size, layer.a, layer.b)
     minus_z = vector(dtype, layer.a, units)
     for h in range(units):
         minus_z[h] = -minus_z[h]
-    for start in range(0, len(y), width):
-        inputs = smaller(width, len(y) - start)
+    for start in range(0, inputs, width):
+        count = smaller(width, inputs - start)
         w = layer.w + (first + start) * units * size
-        for k in range(to.shape[1]):
+        for k in range(each):
             change = vector(dtype, context.edge, width)
             for i in range(width):
-                n = first + start + smaller(i, inputs - 1)
-                change[i] = to[n, k] - x[n]
+                n = first + start + smaller(i, count - 1)
+                change[i] = values[n * each + k] - sample[n]
             scale(dtype, units, width, w, context.zeros, 0, context.edge, layer.block_a)
             scale(dtype, units, width, layer.block_a, layer.a, size, context.ones, layer.block_a)
             if not _forward_rest(dtype, context, layers):
                 return start
-            outputs = y[start, k * context.n_outputs :]
-            exchange(dtype, out, row, context.n_outputs, inputs, address(outputs), y.shape[1] * size)
-    return len(y)
+            to_y = y + start * stride + k * context.n_outputs * size
+            exchange(dtype, out, row, context.n_outputs, count, to_y, stride)
+    return inputs
 
 
 @functools.cache
 def routine(dtype: np.dtype[Any]) -> Any:
-    """Return the compiled routine: ``f(address, x, to, first, y) -> done``."""
-    element = from_dtype(dtype)
-    x, to = (types.Array(element, ndim, "C", readonly=True) for ndim in (1, 2))
-    y = types.Array(element, 2, "C")
-    return compiled(_changes, f"changes_{dtype}", types.intp(types.intp, x, to, types.intp, y))
+    """Return the compiled routine ``f(context, x, to, each, first, inputs, y) -> done``; see `_changes`."""
+
+    def run(at, x, to, each, first, inputs, y):
+        return _changes(dtype, at, x, to, each, first, inputs, y)
+
+    return compiled(run, f"changes_{dtype}", types.intp(*[types.intp] * 7))

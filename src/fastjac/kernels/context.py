@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.kernels import activations
+from fastjac.kernels import machine_code
 from fastjac.kernels.caches import cache_sizes
 from fastjac.kernels.layout import CODES, CONTEXT, GIVEN, LAYER, SOFTMAX, STEP
 from fastjac.kernels.packing import Packed, aligned_zeros, roles
@@ -129,7 +129,8 @@ class Context:
         width = packed.target.panel_width(packed.dtype)
         name, parameter = activation
         record["activation"] = CODES[name]
-        record["function"] = activations.address(name, packed.dtype) if CODES[name] < SOFTMAX else 0
+        if CODES[name] < SOFTMAX:
+            record["function"] = machine_code.address("activation", name, packed.dtype)
         if name == "prelu":
             slopes = np.broadcast_to(parameter, units)
             record["prelu"] = arena.vector(units, slopes)

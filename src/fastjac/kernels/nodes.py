@@ -17,25 +17,28 @@ from fastjac.kernels.forward import activate_layer, bounded, compact, head, leav
 from fastjac.kernels.layout import NODE
 from fastjac.kernels.llvm.intrinsics import dots, integers, scale, smaller, vector
 from fastjac.kernels.llvm.vectors import itemsize, panel_width
-from fastjac.kernels.panels import all_finite, copy, exchange, fill, inner, rows_times
-
-# On values.
-AFFINE, APPLY, HEAD, SCALE, ADD, MULTIPLY, COPY, GATHER, NORMALISE = range(9)
-# On matrices.
-(
-    PRODUCT,
-    TIMES_W,
-    HEAD_TIMES_W,
-    TIMES_HEAD,
-    HEAD_TIMES,
-    TIMES_SCALE,
-    TIMES_NORMALISE,
-    MOVE,
-    SPREAD,
-    PICK,
+from fastjac.kernels.operations import (
+    ADD,
+    AFFINE,
+    APPLY,
     CLEAR,
-    TRANSPOSE,
-) = range(12)
+    GATHER,
+    HEAD,
+    HEAD_TIMES,
+    HEAD_TIMES_W,
+    MOVE,
+    MULTIPLY,
+    NORMALISE,
+    PICK,
+    PRODUCT,
+    SCALE,
+    SPREAD,
+    TIMES_HEAD,
+    TIMES_NORMALISE,
+    TIMES_SCALE,
+    TIMES_W,
+)
+from fastjac.kernels.panels import all_finite, copy, exchange, fill, inner, rows_times
 
 
 @inner

@@ -22,18 +22,16 @@ from fastjac.kernels.llvm.vectors import INT, INT32, itemsize, panel_width
 from fastjac.kernels.nodes import evaluate, walk
 from fastjac.kernels.panels import copy, exchange, inner
 from fastjac.kernels.products import cotangent, tangent
-from fastjac.kernels.signatures import RAW
+from fastjac.kernels.signatures import (
+    JVP,
+    MISMATCH,
+    OK,
+    VALUE,
+    VALUE_AND_JACOBIAN,
+    VALUE_AND_JACOBIAN_OF,
+    VJP,
+)
 
-OK, MISMATCH = 0, 1
-# What the routine does for its caller: one routine, so that what these share is compiled once.
-VALUE, VJP, JVP, VALUE_AND_JACOBIAN, VALUE_AND_JACOBIAN_OF = range(5)
-MODES = {
-    "value": VALUE,
-    "vjp": VJP,
-    "jvp": JVP,
-    "value_and_jacobian": VALUE_AND_JACOBIAN,
-    RAW: VALUE_AND_JACOBIAN_OF,
-}
 _ARGUMENTS = [types.intp] * 7
 
 
@@ -204,9 +202,3 @@ def emit_call(
     convention = cpu_target.target_context.call_conv
     _, status = convention.call_function(builder, routine, types.intp, _ARGUMENTS, arguments)
     return builder.trunc(status, INT32)
-
-
-@functools.cache
-def address_of(dtype: np.dtype[Any], is_graph: bool = False) -> int:
-    """Return the address of a routine's machine code, which stays for as long as the process."""
-    return cache.address_of(routine(dtype, is_graph))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Signature(NamedTuple):
@@ -36,3 +38,19 @@ SIGNATURES = {
 RAW = "value_and_jacobian_of"
 _weights = {"w1": "nh", "b1": "h", "w2": "hm", "b2": "m"}
 RAW_SIGNATURE = Signature({"x": "n", **_weights}, {"y": "m", "jac": "mn"}, tuple(_weights))
+
+OK, MISMATCH = 0, 1
+# What the routine does for its caller: one routine, so that what these share is compiled once.
+VALUE, VJP, JVP, VALUE_AND_JACOBIAN, VALUE_AND_JACOBIAN_OF = range(5)
+MODES = {
+    "value": VALUE,
+    "vjp": VJP,
+    "jvp": JVP,
+    "value_and_jacobian": VALUE_AND_JACOBIAN,
+    RAW: VALUE_AND_JACOBIAN_OF,
+}
+
+
+def symbol_of(kind: str, name: str, dtype: np.dtype[Any]) -> str:
+    """Return what a function is called in machine code."""
+    return f"fastjac.{kind}.{name}.{dtype}"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac.graph.values import Add, Concatenate, Input, Multiply, Normalise, Scale, Select, is_head
-from fastjac.kernels import nodes
+from fastjac.kernels import operations
 from fastjac.kernels.context import Arena
 from fastjac.kernels.graphs import PackedGraph, Unit
 from fastjac.layers import Activation
@@ -59,7 +59,7 @@ class Values:
 
     def _add_layer(self, unit: Unit, activation: Activation) -> None:
         value, i = unit.value, unit.layer
-        self._node(nodes.AFFINE, layer=i, size=value.size, first=self.at[id(unit.inputs[0])])
+        self._node(operations.AFFINE, layer=i, size=value.size, first=self.at[id(unit.inputs[0])])
         self.at[id(value)] = int(self._layers[i]["a"])
         if is_head(value.operation):
             self._add_head(unit)
@@ -67,17 +67,17 @@ class Values:
     def _add_head(self, unit: Unit) -> None:
         self._layers[unit.layer]["shares"] = self._arena.vector(unit.value.size)
         out = self.at[id(unit.value)] = self._arena.vector(unit.value.size)
-        self._node(nodes.HEAD, layer=unit.layer, size=unit.value.size, out=out)
+        self._node(operations.HEAD, layer=unit.layer, size=unit.value.size, out=out)
 
     def _add_other(self, unit: Unit) -> None:
         """Add an activation, or a softmax, of a value that no affine map makes."""
         layer, size = self._layers[unit.layer], unit.value.size
         first, a = self.at[id(unit.inputs[0])], int(layer["a"])
         if is_head(unit.value.operation):
-            self._node(nodes.COPY, size=size, first=first, out=a)
+            self._node(operations.COPY, size=size, first=first, out=a)
             self._add_head(unit)
         else:
-            self._node(nodes.APPLY, layer=unit.layer, size=size, first=first)
+            self._node(operations.APPLY, layer=unit.layer, size=size, first=first)
             self.at[id(unit.value)] = a
 
     def _add_operation(self, unit: Unit) -> None:
@@ -85,31 +85,31 @@ class Values:
         first, *others = (self.at[id(each)] for each in unit.inputs)
         out = self.at[id(value)] = self._arena.vector(size)
         if isinstance(operation, (Add, Multiply)):
-            kind = nodes.ADD if isinstance(operation, Add) else nodes.MULTIPLY
+            kind = operations.ADD if isinstance(operation, Add) else operations.MULTIPLY
             self._node(kind, size=size, first=first, second=others[0], out=out)
         elif isinstance(operation, Scale):
             factor, shift = (self._arena.vector(size, array) for array in operation)
-            self._node(nodes.SCALE, size=size, first=first, second=factor, index=shift, out=out)
+            self._node(operations.SCALE, size=size, first=first, second=factor, index=shift, out=out)
             self.factors[id(value)] = factor
         elif isinstance(operation, Concatenate):
             to = 0
             for part in unit.inputs:
-                self._node(nodes.COPY, size=part.size, first=self.at[id(part)], out=out, to=to)
+                self._node(operations.COPY, size=part.size, first=self.at[id(part)], out=out, to=to)
                 to += part.size
         elif isinstance(operation, Select):
             start = first_of_run(operation.places)
             if start is not None:
-                self._node(nodes.COPY, size=size, first=first, start=start, out=out)
+                self._node(operations.COPY, size=size, first=first, start=start, out=out)
             else:
                 index = self._arena.integers(operation.places)
                 self._node(
-                    nodes.GATHER, size=size, rows=unit.inputs[0].size, first=first, index=index, out=out
+                    operations.GATHER, size=size, rows=unit.inputs[0].size, first=first, index=index, out=out
                 )
         elif isinstance(operation, Normalise):
             self.number[id(value)] = len(self.nodes)
             centre = self.one(size) if operation.centred else 0
             epsilon = operation.epsilon
-            self._node(nodes.NORMALISE, size=size, first=first, second=centre, out=out, epsilon=epsilon)
+            self._node(operations.NORMALISE, size=size, first=first, second=centre, out=out, epsilon=epsilon)
         else:
             raise TypeError(f"no operation of the kernels for {type(operation).__name__}")
 

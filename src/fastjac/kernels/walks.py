@@ -18,7 +18,7 @@ from fastjac.graph.values import (
     Value,
     is_head,
 )
-from fastjac.kernels import nodes
+from fastjac.kernels import operations
 from fastjac.kernels.context import Arena
 from fastjac.kernels.graphs import PackedGraph, Unit
 from fastjac.kernels.values import Values, first_of_run
@@ -86,7 +86,7 @@ class _Walk:
         if (
             out
             and size == whole
-            and operation == nodes.MOVE
+            and operation == operations.MOVE
             and not (fields.get("start") or fields.get("adds"))
         ):
             size = self.packed.target.padded(size, self.packed.dtype)
@@ -97,7 +97,7 @@ class _Walk:
         self.steps.append(
             {"layer": layer, "scalar": scalar, "m": self.rows, "vector": panels, "n": cols, "out": out}
         )
-        self.node(nodes.PRODUCT, step=len(self.steps) - 1, size=cols, out=out)
+        self.node(operations.PRODUCT, step=len(self.steps) - 1, size=cols, out=out)
 
 
 class Cotangents(_Walk):
@@ -120,49 +120,49 @@ class Cotangents(_Walk):
         (before,), i, value = unit.inputs, unit.layer, unit.value
         at, layer = self.matrices[id(value)], i
         if at == GIVEN:
-            self._give(before, nodes.HEAD_TIMES_W, layer=i)
+            self._give(before, operations.HEAD_TIMES_W, layer=i)
             return
         if is_head(value.operation):
             at, layer = self.new(value.size), self.packed.plain[value.size]
             self._emit(value, self._times_head(unit), at, is_first=True)
-        self._give(before, nodes.PRODUCT, scalar=at, layer=layer, vector=int(self.layers[i]["w"]))
+        self._give(before, operations.PRODUCT, scalar=at, layer=layer, vector=int(self.layers[i]["w"]))
 
     def _times_head(self, unit: Unit) -> dict[str, Any]:
         ones, first = self.values.one(unit.value.size), self.matrix(unit.value)
-        return {"operation": nodes.TIMES_HEAD, "layer": unit.layer, "first": first, "index": ones}
+        return {"operation": operations.TIMES_HEAD, "layer": unit.layer, "first": first, "index": ones}
 
     def _through(self, unit: Unit) -> None:
         value, operation = unit.value, unit.value.operation
         first, values = unit.inputs[0], self.values
         if isinstance(operation, Add):
             for each in unit.inputs:
-                self._give(each, nodes.MOVE, first=self.matrices[id(value)], size=value.size)
+                self._give(each, operations.MOVE, first=self.matrices[id(value)], size=value.size)
             return
         at = self.matrix(value)
         if isinstance(operation, Multiply):
             for each, other in (unit.inputs, unit.inputs[::-1]):
-                self._give(each, nodes.TIMES_SCALE, first=at, second=values.at[id(other)])
+                self._give(each, operations.TIMES_SCALE, first=at, second=values.at[id(other)])
         elif isinstance(operation, Scale):
-            self._give(first, nodes.TIMES_SCALE, first=at, second=values.factors[id(value)])
+            self._give(first, operations.TIMES_SCALE, first=at, second=values.factors[id(value)])
         elif is_head(operation):
             self._give(first, **self._times_head(unit))
         elif isinstance(operation, Apply):
-            self._give(first, nodes.TIMES_SCALE, first=at, second=int(self.layers[unit.layer]["slope"]))
+            self._give(first, operations.TIMES_SCALE, first=at, second=int(self.layers[unit.layer]["slope"]))
         elif isinstance(operation, Concatenate):
             start = 0
             for part in unit.inputs:
-                self._give(part, nodes.MOVE, first=at, start=start, size=part.size)
+                self._give(part, operations.MOVE, first=at, start=start, size=part.size)
                 start += part.size
         elif isinstance(operation, Select):
             to = first_of_run(operation.places)
             if to is not None:
-                self._give(first, nodes.MOVE, first=at, to=to, size=value.size)
+                self._give(first, operations.MOVE, first=at, to=to, size=value.size)
             else:
                 index = self.arena.integers(operation.places)
-                self._give(first, nodes.SPREAD, first=at, index=index, size=value.size)
+                self._give(first, operations.SPREAD, first=at, index=index, size=value.size)
         elif isinstance(operation, Normalise):
             y, number = values.at[id(value)], values.number[id(value)]
-            self._give(first, nodes.TIMES_NORMALISE, first=at, second=y, source=number)
+            self._give(first, operations.TIMES_NORMALISE, first=at, second=y, source=number)
 
     def _give(self, value: Value, operation: int, **fields: Any) -> None:
         """Add what a reader of ``value`` has to its matrix; for the input that waits until all are known."""
@@ -198,15 +198,15 @@ class Cotangents(_Walk):
         fields = {"size": size, **fields}
         if fields.get("first") == GIVEN:
             fields["first"] = self.diagonal()
-        if operation in (nodes.MOVE, nodes.SPREAD):
-            is_whole = operation == nodes.MOVE and fields["size"] == size
+        if operation in (operations.MOVE, operations.SPREAD):
+            is_whole = operation == operations.MOVE and fields["size"] == size
             if is_first and not is_whole:
-                self.node(nodes.CLEAR, size=size, out=out)
+                self.node(operations.CLEAR, size=size, out=out)
             self.move(out=out, adds=not (is_first and is_whole), whole=size, **fields)
             return
         # Panels can be written directly, the result by a product alone.
-        to = out if is_first and (out or operation == nodes.PRODUCT) else self.new(size)
-        if operation == nodes.PRODUCT:
+        to = out if is_first and (out or operation == operations.PRODUCT) else self.new(size)
+        if operation == operations.PRODUCT:
             self.product(fields["scalar"], fields["layer"], fields["vector"], size, to)
         else:
             self.node(**fields, out=to)
@@ -215,18 +215,18 @@ class Cotangents(_Walk):
 
 
 def _move(first: int, size: int) -> dict[str, Any]:
-    return {"operation": nodes.MOVE, "first": first, "size": size}
+    return {"operation": operations.MOVE, "first": first, "size": size}
 
 
 def _is_whole(fields: dict[str, Any], size: int) -> bool:
     """Return whether a move copies all columns of one matrix to another."""
-    return fields["operation"] == nodes.MOVE and fields["size"] == size and not fields.get("start")
+    return fields["operation"] == operations.MOVE and fields["size"] == size and not fields.get("start")
 
 
 def _rank(fields: dict[str, Any]) -> int:
     """Return in which order the result is added up: a product first, which can write to it."""
     operation = fields["operation"]
-    return 0 if operation == nodes.PRODUCT else 2 if operation == nodes.SPREAD else 1
+    return 0 if operation == operations.PRODUCT else 2 if operation == operations.SPREAD else 1
 
 
 class Tangents(_Walk):
@@ -243,7 +243,7 @@ class Tangents(_Walk):
                 self.matrices[id(unit.value)] = self._through(unit)
         at, size = self.matrix(packed.value), packed.value.size
         if self.seed == GIVEN:
-            self.node(nodes.TRANSPOSE, first=at, size=size)
+            self.node(operations.TRANSPOSE, first=at, size=size)
         else:
             self.move(**_move(at, size))
 
@@ -254,15 +254,17 @@ class Tangents(_Walk):
         if at == GIVEN:
             sums = int(layer["across"])  # With ones on the diagonal, the weights are the product.
         elif self.seed != GIVEN:
-            self.node(nodes.TIMES_W, layer=i, first=at, size=value.size, out=out)
+            self.node(operations.TIMES_W, layer=i, first=at, size=value.size, out=out)
         else:
             self.product(at, self.packed.plain[before.size], int(layer["across"]), value.size, out)
         if is_head(value.operation):
             if sums != out:
                 self.move(**_move(sums, value.size), out=out, whole=value.size)
-            self.node(nodes.HEAD_TIMES, layer=i, size=value.size, out=out)
+            self.node(operations.HEAD_TIMES, layer=i, size=value.size, out=out)
         elif isinstance(value.operation, Apply):
-            self.node(nodes.TIMES_SCALE, first=sums, second=int(layer["slope"]), size=value.size, out=out)
+            self.node(
+                operations.TIMES_SCALE, first=sums, second=int(layer["slope"]), size=value.size, out=out
+            )
         else:
             return sums
         return out
@@ -277,18 +279,18 @@ class Tangents(_Walk):
         elif isinstance(operation, Multiply):
             a, b = (values.at[id(each)] for each in unit.inputs)
             part = self.new(size)
-            self.node(nodes.TIMES_SCALE, first=first, second=b, size=size, out=out)
-            self.node(nodes.TIMES_SCALE, first=others[0], second=a, size=size, out=part)
+            self.node(operations.TIMES_SCALE, first=first, second=b, size=size, out=out)
+            self.node(operations.TIMES_SCALE, first=others[0], second=a, size=size, out=part)
             self.move(**_move(part, size), out=out, whole=size, adds=1)
         elif isinstance(operation, Scale):
             factors = values.factors[id(value)]
-            self.node(nodes.TIMES_SCALE, first=first, second=factors, size=size, out=out)
+            self.node(operations.TIMES_SCALE, first=first, second=factors, size=size, out=out)
         elif is_head(operation):
             self.move(**_move(first, size), out=out, whole=size)
-            self.node(nodes.HEAD_TIMES, layer=unit.layer, size=size, out=out)
+            self.node(operations.HEAD_TIMES, layer=unit.layer, size=size, out=out)
         elif isinstance(operation, Apply):
             slopes = int(self.layers[unit.layer]["slope"])
-            self.node(nodes.TIMES_SCALE, first=first, second=slopes, size=size, out=out)
+            self.node(operations.TIMES_SCALE, first=first, second=slopes, size=size, out=out)
         elif isinstance(operation, Concatenate):
             to = 0
             for each, at in zip(unit.inputs, (first, *others), strict=True):
@@ -300,8 +302,8 @@ class Tangents(_Walk):
                 self.move(**_move(first, size), out=out, start=start)
             else:
                 index = self.arena.integers(operation.places)
-                self.node(nodes.PICK, first=first, index=index, size=size, out=out)
+                self.node(operations.PICK, first=first, index=index, size=size, out=out)
         elif isinstance(operation, Normalise):
             y, number = values.at[id(value)], values.number[id(value)]
-            self.node(nodes.TIMES_NORMALISE, first=first, second=y, size=size, out=out, source=number)
+            self.node(operations.TIMES_NORMALISE, first=first, second=y, size=size, out=out, source=number)
         return out
