@@ -20,8 +20,8 @@ import numpy as np
 from llvmlite import binding
 from numba.core.registry import cpu_target
 
-from fastjac.embedding import object_file, records
-from fastjac.kernels import cache, compiling, entries, machine_code
+from fastjac.embedding import object_file
+from fastjac.kernels import cache, compiling, machine_code
 from fastjac.kernels.machine_code import LEVELS
 from fastjac.kernels.signatures import symbol_of
 from fastjac.layers import FLOATS
@@ -78,8 +78,7 @@ def object_code(dtype: np.dtype[Any]) -> bytes:
     emitted = cpu_target.target_context.create_module("fastjac")
     for kind, names in compiling.EMITTED.items():
         for name in names:
-            entries.emit(emitted, kind, name, dtype)
-    records.emit(emitted, dtype)
+            compiling.emit(emitted, kind, name, dtype)
     object_file.emit_unreached(emitted, "NRT_MemInfo_call_dtor")
     public = {function.name for function in emitted.functions if not function.is_declaration}
     linked = binding.parse_assembly(str(emitted))

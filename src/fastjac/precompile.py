@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from numpy.typing import DTypeLike
 
-from fastjac.embedding import handles, records
+from fastjac.embedding import handles
 from fastjac.kernels import compiling, machine_code
 from fastjac.layers import FLOATS, network_dtype
 
@@ -63,6 +63,5 @@ def steps(dtype: DTypeLike | None = None) -> Iterator[Ready]:
         compiled, path = False, machine_code.shipped_file(kind)
         if path is None:
             compiled, path = compiling.everything(kind)
-        records.functions(kind)
         handles.ready(kind)
         yield Ready(str(kind), compiled, path, time.perf_counter() - start)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numba import carray, cfunc, types
 
-from fastjac.embedding import BUSY, CLOSED, MISMATCH, OK, records, value_and_jacobian
+from fastjac.embedding import BUSY, CLOSED, MISMATCH, OK, value_and_jacobian
+from fastjac.kernels import c_entries
 from support.oracles import DTYPES, Case
 
 CC = shutil.which("cc")
@@ -46,7 +47,7 @@ def x():
 
 
 def set_state(function, state):
-    ctypes.c_int64.from_address(function.context + 8 * records.STATE).value = state
+    ctypes.c_int64.from_address(function.context + 8 * c_entries.STATE).value = state
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

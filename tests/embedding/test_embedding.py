@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from numba import errors, njit
 
-from fastjac.embedding import BUSY, MISMATCH, OK, records, value_and_jacobian
+from fastjac.embedding import BUSY, MISMATCH, OK, value_and_jacobian
+from fastjac.kernels import c_entries
 from support.oracles import DTYPES, Case
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "control_loop.py"
@@ -177,17 +178,17 @@ def test_a_handle_frozen_into_a_function_is_refused(net, x):
 
 def test_a_caller_compiled_for_other_handles_is_refused(net, x):
     handle = net.handle()
-    handle[records.LAYOUT_AT] += 1
+    handle[c_entries.LAYOUT_AT] += 1
     assert value_and_jacobian(handle, x, *buffers(net)) == MISMATCH
 
 
 def test_a_handle_in_use_is_refused(net, x):
     handle = net.handle()
     y, jac = buffers(net)
-    handle[records.STATE] = 1
+    handle[c_entries.STATE] = 1
     assert value_and_jacobian(handle, x, y, jac) == BUSY
     assert np.isnan(jac).all()
-    handle[records.STATE] = 0
+    handle[c_entries.STATE] = 0
     assert value_and_jacobian(handle, x, y, jac) == OK
 
 

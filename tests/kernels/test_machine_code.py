@@ -23,9 +23,9 @@ from fastjac import graph
 
 rng = np.random.default_rng(0)
 x, found = rng.normal(size=3), []
+weights = [(rng.normal(size=size), rng.normal(size=size[1])) for size in ((3, 9), (9, 5))]
 for activation in fastjac.layers.ACTIVATIONS:
     if activation not in ("softmax", "log_softmax"):
-        weights = [(rng.normal(size=(3, 9)), rng.normal(size=9)), (rng.normal(size=(9, 5)), rng.normal(size=5))]
         net = fastjac.Network(weights, activation=activation)
         found += net.value_and_jacobian(x)
         found += [*net.vjp(x, np.ones(5)), *net.jvp(x, x), net(x), net.jacobian(np.tile(x, (40, 1)))]
@@ -146,7 +146,9 @@ def test_a_processor_that_compilers_use_otherwise_has_no_shipped_code(monkeypatc
             return ",".join(f"+{name}" for name in self)
 
     def level(features):
-        monkeypatch.setattr(binding, "get_host_cpu_features", lambda: Features.fromkeys(features.split(), True))
+        monkeypatch.setattr(
+            binding, "get_host_cpu_features", lambda: Features.fromkeys(features.split(), True)
+        )
         return machine_code.level()
 
     levels = machine_code.LEVELS

@@ -2,7 +2,7 @@
 
 from fastjac.embedding.c_function import CFunction
 from fastjac.embedding.handles import handle, value_and_jacobian
-from fastjac.embedding.records import BUSY, CLOSED
+from fastjac.kernels.c_entries import BUSY, CLOSED
 from fastjac.kernels.signatures import MISMATCH, OK
 
 __all__ = ["BUSY", "CLOSED", "MISMATCH", "OK", "CFunction", "handle", "value_and_jacobian"]

@@ -23,6 +23,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from fastjac.embedding import records
+from fastjac.kernels import c_entries
 from fastjac.kernels.cache import Overloads
 from fastjac.kernels.contexts import Weights, new_context
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT
@@ -61,8 +62,8 @@ class _Alive:
                 self._lists.append(longer)
                 self._at[0] = longer.ctypes.data
             place = self._free.pop()
-            record[records.PLACE], record[records.KEY] = place, 1 + secrets.randbits(62)
-            self._lists[-1][1 + 2 * place : 3 + 2 * place] = record[records.KEY], record.ctypes.data
+            record[c_entries.PLACE], record[c_entries.KEY] = place, 1 + secrets.randbits(62)
+            self._lists[-1][1 + 2 * place : 3 + 2 * place] = record[c_entries.KEY], record.ctypes.data
             return place
 
     def remove(self, place: int) -> None:
@@ -102,12 +103,12 @@ def _is_alive(typing: Any, handle: Any) -> Any:
         known = builder.module.globals.get(_ALIVE)
         alive = known or ir.GlobalVariable(builder.module, INT.as_pointer(), _ALIVE)
         places = builder.load(alive)
-        place = builder.load(records.emit_field(builder, record, records.PLACE))
+        place = builder.load(c_entries.emit_field(builder, record, c_entries.PLACE))
         result = cgutils.alloca_once_value(builder, cgutils.false_bit)
         with builder.if_then(builder.icmp_unsigned("<", place, builder.load(places))):
             at = builder.add(builder.mul(place, INT(2)), INT(1))
             key, where = (builder.load(builder.gep(places, [builder.add(at, INT(i))])) for i in range(2))
-            given = builder.load(records.emit_field(builder, record, records.KEY))
+            given = builder.load(c_entries.emit_field(builder, record, c_entries.KEY))
             same = builder.icmp_signed("==", key, given)
             here = builder.icmp_signed("==", where, builder.ptrtoint(record, INT))
             builder.store(builder.and_(same, here), result)
@@ -134,8 +135,8 @@ def _call(typing: Any, handle: Any, x: Any, y: Any, jac: Any) -> Any:
             builder.bitcast(cgutils.create_struct_proxy(kind)(context, builder, value).data, BYTE_POINTER)
             for kind, value in zip(signature.args, args, strict=True)
         ]
-        function = builder.load(records.emit_field(builder, data[0], records.FUNCTION))
-        function = builder.inttoptr(function, records.FUNCTION_TYPE.as_pointer())
+        function = builder.load(c_entries.emit_field(builder, data[0], c_entries.FUNCTION))
+        function = builder.inttoptr(function, c_entries.FUNCTION_TYPE.as_pointer())
         return builder.sext(builder.call(function, data), INT)
 
     return types.intp(handle, x, y, jac), codegen
@@ -167,10 +168,14 @@ def value_and_jacobian(handle: NDArray[np.int64], x: NDArray[Any], y: NDArray[An
     TypingError
         When the calling function is compiled, for arguments that are not such arrays.
     """
-    if handle.size != records.FIELDS or handle[records.LAYOUT_AT] != records.LAYOUT or not _is_alive(handle):
+    if (
+        handle.size != c_entries.FIELDS
+        or handle[c_entries.LAYOUT_AT] != c_entries.LAYOUT
+        or not _is_alive(handle)
+    ):
         return MISMATCH
-    n, m = handle[records.INPUTS], handle[records.OUTPUTS]
-    if handle[records.ITEMSIZE] != x.itemsize or x.size != n or y.size != m:
+    n, m = handle[c_entries.INPUTS], handle[c_entries.OUTPUTS]
+    if handle[c_entries.ITEMSIZE] != x.itemsize or x.size != n or y.size != m:
         return MISMATCH
     if jac.shape[0] != m or jac.shape[1] != n:
         return MISMATCH

@@ -17,8 +17,8 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
-from fastjac.embedding.records import FUNCTION_TYPE, emit_any_null, emit_status
 from fastjac.kernels import cache
+from fastjac.kernels.c_entries import FUNCTION_TYPE, emit_any_null, emit_status
 from fastjac.kernels.compiling import compiled
 from fastjac.kernels.contexts import Weights, new_context
 from fastjac.kernels.layout import ADDRESSES, CODES, LAYER

@@ -254,12 +254,9 @@ def instructions(routine: Any) -> tuple[str, Any]:
     return name, binding.parse_bitcode(bitcode)
 
 
-def library_of(symbol: str, emit: Callable[[ir.Module], None], module_name: str | None = None) -> Any:
-    """Return numba's library of what ``emit`` writes into a module, from its file if there is one.
-
-    ``module_name`` is the Python module that ``emit`` is in, if that is not one of the kernels.
-    """
-    file = File(symbol.replace(".", "_"), module_name)
+def library_of(symbol: str, emit: Callable[[ir.Module], None]) -> Any:
+    """Return numba's library of what ``emit`` writes into a module, from its file if there is one."""
+    file = File(symbol.replace(".", "_"))
     codegen = cpu_target.target_context.codegen()
     with global_compiler_lock:
         payload = file.read()

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
-from fastjac.kernels import activations, changes, entries, routines
+from fastjac.kernels import activations, c_entries, changes, entries, routines
 from fastjac.kernels.cache import address_of, file_of, instructions, library_of
 from fastjac.kernels.llvm.vectors import TARGET
 from fastjac.kernels.signatures import RAW, SIGNATURES, symbol_of
 
-__all__ = ["COMPILED", "EMITTED", "TARGET", "address", "compiled", "everything"]
+__all__ = ["COMPILED", "EMITTED", "TARGET", "address", "compiled", "emit", "everything"]
 
 # Kind -> the functions of that kind which numba compiles, and those that consist of a few instructions.
 COMPILED = {"routine": ("chain", "graph", "changes"), "activation": activations.NAMES}
-EMITTED = {"call": (*SIGNATURES, RAW), "step": tuple(SIGNATURES)}
+EMITTED = {"call": (*SIGNATURES, RAW), "step": tuple(SIGNATURES), "record": ("call", "close")}
 
 
 def compiled(kind: str, name: str, dtype: np.dtype[Any]) -> Any:
@@ -26,17 +27,22 @@ def compiled(kind: str, name: str, dtype: np.dtype[Any]) -> Any:
     return changes.routine(dtype) if name == "changes" else routines.routine(dtype, name == "graph")
 
 
-def library(kind: str, name: str, dtype: np.dtype[Any]) -> Any:
-    """Return numba's library of a function that consists of a few instructions."""
+def emit(module: ir.Module, kind: str, name: str, dtype: np.dtype[Any]) -> None:
+    """Emit a function that consists of a few instructions."""
     symbol = symbol_of(kind, name, dtype)
-    return library_of(symbol, lambda module: entries.emit(module, kind, name, dtype))
+    if kind == "record":
+        c_entries.emit(module, name, symbol)
+    else:
+        entries.emit(module, kind, name, symbol, dtype)
 
 
 def address(kind: str, name: str, dtype: np.dtype[Any]) -> int:
     """Return the address of a function's machine code, which stays for as long as the process."""
     if kind in COMPILED:
         return address_of(compiled(kind, name, dtype))
-    return int(library(kind, name, dtype).get_pointer_to_function(symbol_of(kind, name, dtype)))
+    symbol = symbol_of(kind, name, dtype)
+    library = library_of(symbol, lambda module: emit(module, kind, name, dtype))
+    return int(library.get_pointer_to_function(symbol))
 
 
 def everything(dtype: np.dtype[Any]) -> tuple[bool, Path | None]:

@@ -21,7 +21,7 @@ from fastjac.kernels.interpreter import ARRAY, IN_ORDER, LENGTH, TYPE, WRITABLE
 from fastjac.kernels.layout import CONTEXT
 from fastjac.kernels.llvm.python import Interpreter
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
-from fastjac.kernels.signatures import MODES, OK, RAW, RAW_SIGNATURE, SIGNATURES, Signature, symbol_of
+from fastjac.kernels.signatures import MODES, OK, RAW, RAW_SIGNATURE, SIGNATURES, Signature
 
 _WORD = 8
 # Offsets in the table of a function: sizes, and addresses that differ between processes.
@@ -47,9 +47,8 @@ _CONTEXT, _STEP_ROUTINE, _STEP_RELEASES, _RESULT, _SAMPLES, _ERROR, _POINTERS = 
 _SIGNATURES = {**SIGNATURES, RAW: RAW_SIGNATURE}
 
 
-def emit(module: ir.Module, kind: str, name: str, dtype: np.dtype[Any]) -> None:
+def emit(module: ir.Module, kind: str, name: str, symbol: str, dtype: np.dtype[Any]) -> None:
     """Emit the function that calls a routine: ``"call"`` with new arrays, ``"step"`` with known ones."""
-    symbol = symbol_of(kind, name, dtype)
     if kind == "call":
         _emit_call(module, symbol, name, dtype)
     else:

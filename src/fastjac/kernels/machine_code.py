@@ -56,11 +56,16 @@ _found: dict[tuple[str, str, np.dtype[Any]], int] = {}
 def address(kind: str, name: str, dtype: np.dtype[Any]) -> int:
     """Return the address of a function's machine code, which stays for as long as the process.
 
-    Its kind is ``"routine"``, ``"activation"``, or ``"call"`` and ``"step"`` of what `entries` emits.
+    `compiling` lists the kinds and their names.
     """
     with _lock:
         if (kind, name, dtype) not in _found:
-            _found[kind, name, dtype] = shipped(kind, name, dtype) or _compiling().address(kind, name, dtype)
+            loaded = _load(dtype)
+            _found[kind, name, dtype] = (
+                int(loaded.engine.get_function_address(symbol_of(kind, name, dtype)))
+                if loaded
+                else _compiling().address(kind, name, dtype)
+            )
         return _found[kind, name, dtype]
 
 
@@ -69,13 +74,6 @@ def target(dtype: np.dtype[Any]) -> Target:
     with _lock:
         loaded = _load(dtype)
     return loaded.target if loaded else _compiling().TARGET
-
-
-def shipped(kind: str, name: str, dtype: np.dtype[Any]) -> int:
-    """Return the address of a function's machine code in the shipped file, or 0 if there is none."""
-    with _lock:
-        loaded = _load(dtype)
-        return int(loaded.engine.get_function_address(symbol_of(kind, name, dtype))) if loaded else 0
 
 
 def shipped_file(dtype: np.dtype[Any]) -> Path | None:
