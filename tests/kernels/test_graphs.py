@@ -32,6 +32,14 @@ def residual(dtype=np.float64, n=16, h=64, m=12, head="identity"):
     )
 
 
+def autoencoder(dtype=np.float64):
+    rng = np.random.default_rng(0)
+    h = graph.input(40)
+    for n, m in ((40, 30), (30, 5), (5, 30)):
+        h = graph.layer_norm(graph.affine(h, rng.standard_normal((n, m)) / 6, activation="tanh"))
+    return Network(graph.affine(h, rng.standard_normal((30, 40)) / 6, activation="softmax"), dtype=dtype)
+
+
 @examples(200)
 @given(cases())
 def test_any_graph_is_right(case):
@@ -51,6 +59,19 @@ def test_each_operation_is_right_from_either_side(operation, outputs, dtype):
     steps = [("affine", 0, 0, 19, "tanh"), (operation, 0, 1, 19, "softplus"), ("affine", 0, 0, 33, "silu")]
     case = Case(7, (*steps, ("affine", 0, 0, outputs, "identity")), dtype)
     net, x = case.network(), case.x()
+    assert_right(net, x, *net.value_and_jacobian(x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_each_operation_is_right_on_both_sides_of_a_waist(operation, dtype):
+    steps = [
+        *(("affine", 0, 0, 19, "tanh"), (operation, 0, 1, 19, "softplus"), ("affine", 0, 0, 5, "sigmoid")),
+        *(("affine", 0, 0, 21, "silu"), (operation, 0, 1, 19, "softplus"), ("affine", 0, 0, 40, "softmax")),
+    ]
+    case = Case(33, tuple(steps), dtype)
+    net, x = case.network(), case.x()
+    assert hasattr(net, "layers") or net.plan.waist.size == 5
     assert_right(net, x, *net.value_and_jacobian(x))
 
 
@@ -108,10 +129,11 @@ def graph_arrays(value):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_no_result_depends_on_an_earlier_call(dtype):
-    net = residual(dtype, head="softmax")
-    x = np.random.default_rng(0).standard_normal((9, 16)).astype(dtype)
-    fresh = workspaces.calls(residual(dtype, head="softmax"), x)
+@pytest.mark.parametrize("make", [lambda dtype: residual(dtype, head="softmax"), autoencoder])
+def test_no_result_depends_on_an_earlier_call(make, dtype):
+    net = make(dtype)
+    x = np.random.default_rng(0).standard_normal((9, net.n_inputs)).astype(dtype)
+    fresh = workspaces.calls(make(dtype), x)
     workspaces.calls(net, np.full_like(x, np.nan))
     workspaces.calls(net, np.full_like(x, 1e30))
     for found, expected in zip(workspaces.calls(net, x), fresh, strict=True):
@@ -120,7 +142,7 @@ def test_no_result_depends_on_an_earlier_call(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "make", [residual, lambda dtype: residual(dtype, n=3, m=3, h=20, head="log_softmax")]
+    "make", [residual, lambda dtype: residual(dtype, n=3, m=3, h=20, head="log_softmax"), autoencoder]
 )
 def test_every_way_in_gives_the_same_bits(make, dtype, tmp_path):
     net = make(dtype)

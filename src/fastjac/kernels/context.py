@@ -112,7 +112,7 @@ class Context:
                 record["rows"] = record["w"]
             elif i in packed.rows:
                 record["rows"] = packed.rows[i].ctypes.data
-            record["across"] = packed.across[i].ctypes.data if packed.across else 0
+            record["across"] = packed.across[i].ctypes.data if i in packed.across else 0
             record["skips"] = packed.skips[i]
             record["b"], record["minus_b"] = arena.vector(units, layer.b), arena.vector(units, -layer.b)
             record["block_a"] = arena.vector(units * packed.target.panel_width(packed.dtype))

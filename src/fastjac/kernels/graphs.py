@@ -65,12 +65,16 @@ class PackedGraph:
             if (self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width
         }
         self.spine: list[Any] = []
-        self.across = [pack(layer.w, False) for layer in self.layers] if plan.is_forward else []
+        first = 0 if plan.is_forward else len(self.units)
+        if plan.waist is not None:
+            first = next(i for i, unit in enumerate(self.units) if unit.value is plan.waist) + 1
+        after = [unit.layer for unit in self.units[first:] if 0 <= unit.layer < count]
+        self.across = {i: pack(self.layers[i].w, False) for i in after}
 
     @property
     def arrays(self) -> list[Array]:
         """All arrays of weights, each once."""
-        found = [*self.weights, *self.rows.values(), *self.across]
+        found = [*self.weights, *self.rows.values(), *self.across.values()]
         return list({array.ctypes.data: array for array in found}.values())
 
     def _find_units(self) -> None:

@@ -145,15 +145,15 @@ class Packed:
         constant = plan.sizes[-1] == 1 and layers[-1].activation.name in HEADS_ONLY
         carries = not (raw or constant) and carrying_pays(plan, self.dtype.itemsize, target)
         ready = self.rows | {i: self.weights[i] for i, forward in enumerate(self.forward) if forward}
-        self.across = [
-            ready[i] if i in ready else pack_panels(layer.w, target)
+        self.across = {
+            i: ready[i] if i in ready else pack_panels(layer.w, target)
             for i, layer in enumerate(layers)
             if carries
-        ]
+        }
 
     @property
     def arrays(self) -> list[Array]:
         """All arrays of weights, each once."""
         given = [layer.w for link in self.chain for layer in link.given]
-        found = [*self.weights, *self.rows.values(), *self.across, *given]
+        found = [*self.weights, *self.rows.values(), *self.across.values(), *given]
         return list({array.ctypes.data: array for array in found}.values())

@@ -1,8 +1,8 @@
 """Lays a graph out for the kernels: which operations they carry out, in which order, and in which memory.
 
 A tape is a sequence of `NODE` records. One computes the values. Three compute derivatives: of one cotangent,
-of one tangent, and the Jacobian. The Jacobian goes from the outputs or from the inputs, whichever takes fewer
-multiply-adds.
+of one tangent, and the Jacobian. The Jacobian goes from the outputs, from the inputs, or from a value between
+them, whichever takes the fewest multiply-adds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastjac.kernels.context import Arena, Context
 from fastjac.kernels.graphs import PackedGraph
 from fastjac.kernels.layout import CONTEXT, NODE, STEP
 from fastjac.kernels.values import Values
-from fastjac.kernels.walks import GIVEN, Cotangents, Tangents
+from fastjac.kernels.walks import GIVEN, Cotangents, Tangents, from_waist
 
 Array = NDArray[Any]
 
@@ -51,7 +51,9 @@ class GraphContext(Context):
         }
         # From the inputs on, NaN does not get to entries that are zero in between, as it does the other way.
         tapes["plain"] = Cotangents(*common, n_outputs, GIVEN).nodes
-        if packed.plan.is_forward:
+        if packed.plan.waist is not None:
+            tapes["jacobian"] = from_waist(*common, packed.plan.waist)
+        elif packed.plan.is_forward:
             tapes["jacobian"] = Tangents(*common, n_inputs, GIVEN).nodes
         products = arena.records(STEP, len(steps))
         for record, fields in zip(products, steps, strict=True):
@@ -65,7 +67,7 @@ class GraphContext(Context):
         record["jac_rows"] = arena.integers(offsets)
         for name, found in tapes.items():
             record[f"{name}_tape"], record[f"n_{name}_tape"] = self._tape(found, values), len(found)
-        if not packed.plan.is_forward:
+        if "jacobian" not in tapes:
             record["jacobian_tape"], record["n_jacobian_tape"] = record["plain_tape"], record["n_plain_tape"]
 
     def _tape(self, found: list[dict[str, Any]], values: Values) -> int:

@@ -10,7 +10,6 @@ from fastjac.graph.values import (
     Add,
     Apply,
     Concatenate,
-    Input,
     Multiply,
     Normalise,
     Scale,
@@ -28,7 +27,9 @@ GIVEN = -1  # Stands for the matrix with ones on its diagonal, which is made onl
 
 
 class _Walk:
-    """A tape that multiplies derivatives through a graph.
+    """A tape that multiplies derivatives through a graph, or from a value that all paths pass to another.
+
+    It ends with the result or, of a part of a graph, with the matrix of the value where it ends.
 
     Attributes
     ----------
@@ -47,12 +48,18 @@ class _Walk:
         values: Values,
         rows: int,
         seed: int,
+        start: Value | None = None,
+        stop: Value | None = None,
     ) -> None:
         self.nodes: list[dict[str, Any]] = []
         self.matrices: dict[int, int] = {}
         self.packed, self.arena = packed, arena
         self.layers, self.steps, self.values, self.rows, self.seed = layers, steps, values, rows, seed
         self._diagonal = 0
+        places = {id(unit.value): i for i, unit in enumerate(packed.units)}
+        self.start, self.stop = start or packed.units[0].value, stop or packed.value
+        self.is_whole = start is stop is None
+        self.units = packed.units[places[id(self.start)] : places[id(self.stop)] + 1]
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -107,9 +114,9 @@ class Cotangents(_Walk):
         packed = self.packed
         self._own: set[int] = set()  # Ids of the values that have a matrix of their own.
         self._waiting: list[dict[str, Any]] = []
-        self.matrices[id(packed.value)] = self.seed
-        for unit in reversed(packed.units):
-            if isinstance(unit.value.operation, Input):
+        self.matrices[id(self.stop)] = self.seed
+        for unit in reversed(self.units):
+            if unit.value is self.start:
                 self._finish(unit.value)
             elif 0 <= unit.layer < len(packed.layers):
                 self._through_layer(unit)
@@ -165,10 +172,10 @@ class Cotangents(_Walk):
             self._give(first, operations.TIMES_NORMALISE, first=at, second=y, source=number)
 
     def _give(self, value: Value, operation: int, **fields: Any) -> None:
-        """Add what a reader of ``value`` has to its matrix; for the input that waits until all are known."""
+        """Add what a reader of ``value`` has to its matrix; for the first that waits until all are known."""
         fields["operation"] = operation
         at = self.matrices.get(id(value))
-        if isinstance(value.operation, Input):
+        if value is self.start:
             self._waiting.append(fields)
         elif at is None and _is_whole(fields, value.size):
             self.matrices[id(value)] = fields["first"]  # The same matrix, until something is added.
@@ -186,11 +193,12 @@ class Cotangents(_Walk):
         return out
 
     def _finish(self, value: Value) -> None:
-        """Write the result: the matrix of the input, products first."""
+        """Write the matrix of the first value, which the result is of the input, products first."""
         if id(value) in self.matrices:  # The network is its input.
             self._waiting.append(_move(self.matrices[id(value)], value.size))
+        out = 0 if self.is_whole else self._new_own(value)
         for number, fields in enumerate(sorted(self._waiting, key=_rank)):
-            self._emit(value, fields, 0, is_first=number == 0)
+            self._emit(value, fields, out, is_first=number == 0)
 
     def _emit(self, value: Value, fields: dict[str, Any], out: int, is_first: bool) -> None:
         """Add the operations that write or add something to a value's matrix, or to the result."""
@@ -234,14 +242,16 @@ class Tangents(_Walk):
 
     def _lay_out(self) -> None:
         packed = self.packed
-        for unit in packed.units:
-            if isinstance(unit.value.operation, Input):
+        for unit in self.units:
+            if unit.value is self.start:
                 self.matrices[id(unit.value)] = self.seed
             elif 0 <= unit.layer < len(packed.layers):
                 self.matrices[id(unit.value)] = self._through_layer(unit)
             else:
                 self.matrices[id(unit.value)] = self._through(unit)
-        at, size = self.matrix(packed.value), packed.value.size
+        at, size = self.matrix(self.stop), self.stop.size
+        if not self.is_whole:
+            return
         if self.seed == GIVEN:
             self.node(operations.TRANSPOSE, first=at, size=size)
         else:
@@ -307,3 +317,32 @@ class Tangents(_Walk):
             y, number = values.at[id(value)], values.number[id(value)]
             self.node(operations.TIMES_NORMALISE, first=first, second=y, size=size, out=out, source=number)
         return out
+
+
+def from_waist(
+    packed: PackedGraph,
+    arena: Arena,
+    layers: Array,
+    steps: list[dict[str, int]],
+    values: Values,
+    waist: Value,
+) -> list[dict[str, Any]]:
+    """Return the tape of a Jacobian that is made from a value on, to the inputs and to the outputs."""
+    common = packed, arena, layers, steps, values, waist.size, GIVEN
+    before, after = Cotangents(*common, stop=waist), Tangents(*common, start=waist)
+    product = {
+        "layer": packed.plain[waist.size],
+        "scalar": after.matrix(packed.value),
+        "scalar_transposed": 1,
+        "m": packed.value.size,
+        "vector": before.matrix(before.start),
+        "n": before.start.size,
+    }
+    steps.append(product)
+    node = {
+        "operation": operations.PRODUCT,
+        "rows": product["m"],
+        "step": len(steps) - 1,
+        "size": product["n"],
+    }
+    return [*before.nodes, *after.nodes, node]
