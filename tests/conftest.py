@@ -13,6 +13,9 @@ from support.examples import USUAL
 _cache = tempfile.TemporaryDirectory(prefix="fastjac-tests-", ignore_cleanup_errors=True)
 os.environ.setdefault("NUMBA_CACHE_DIR", _cache.name)
 
+# The source is tested, not machine code that was made for a wheel; that is, where this is empty.
+os.environ.setdefault("FASTJAC_NATIVE", "1")
+
 # Processes that tests start import `support` as tests do.
 _path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 os.environ["PYTHONPATH"] = os.pathsep.join(_path)

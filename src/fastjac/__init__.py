@@ -40,7 +40,8 @@ from fastjac.jacobian import value_and_jacobian
 from fastjac.network import Network
 
 if TYPE_CHECKING:
-    from fastjac import embedding, explain
+    from fastjac import embedding as embedding
+    from fastjac import explain
     from fastjac.models import from_jax, from_keras, from_params, from_sklearn, from_torch
     from fastjac.models.files import ModelError, load, save
     from fastjac.precompile import warmup
@@ -50,7 +51,6 @@ __all__ = [
     "ModelError",
     "Network",
     "check_jacobian",
-    "embedding",
     "explain",
     "from_jax",
     "from_keras",
@@ -90,4 +90,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_LATER})

@@ -47,7 +47,7 @@ print(fastjac.Network([([[2.0]], None)], head="identity")([3.0])[0], "numba" in 
 
 
 def run(script, package, **environment):
-    merged = {**os.environ, "PYTHONPATH": str(package.parent), **environment}
+    merged = {**os.environ, "FASTJAC_NATIVE": "", "PYTHONPATH": str(package.parent), **environment}
     done = subprocess.run([sys.executable, "-c", script], env=merged, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

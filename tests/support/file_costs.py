@@ -96,8 +96,12 @@ def main():
     import safetensors.numpy  # noqa: F401
 
     import fastjac
+    from fastjac.kernels import activations, machine_code
 
     # Whatever a first network compiles or imports is no file's cost.
+    for name in activations.NAMES:
+        for dtype in (np.float32, np.float64):
+            machine_code.address("activation", name, np.dtype(dtype))
     with tempfile.TemporaryDirectory() as folder:
         for suffix in (".npz", ".safetensors"):
             for dtype in (np.float32, np.float64):
