@@ -19,8 +19,8 @@ def samples_of(net, count):
 
 def in_lanes(watched):
     """Return the samples (B, N) of the last block that was taken, or zeros."""
-    width = vectors.panel_width(watched.net.dtype)
-    return watched.memory("block_x", watched.net.n_inputs, width).T
+    lanes = int(watched.context.record["samples"])
+    return watched.memory("block_x", watched.net.n_inputs, lanes).T
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -44,6 +44,7 @@ def test_these_networks_take_samples_one_by_one(widths, dtype):
     watched = Watched(Case(widths, dtype=dtype).network())
     watched.value_and_jacobian(samples_of(watched.net, 3 * vectors.panel_width(watched.net.dtype)))
     assert not in_lanes(watched).any()
+    assert len(in_lanes(watched)) == 1  # There is room for no more.
 
 
 # Logits -> the pivot: the most probable class from a probability of 1/2 on.

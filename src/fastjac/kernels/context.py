@@ -78,9 +78,12 @@ class Context:
     """
 
     is_graph = False
+    _samples = 1  # How many the forward pass takes at a time: a panel's width where all weights are w.T.
 
     def __init__(self, packed: Packed) -> None:
         self._packed = packed
+        if not any(packed.forward) and not packed.raw:
+            self._samples = packed.target.panel_width(packed.dtype)
         self.arena = Arena(packed.target, packed.dtype)
         self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
         layers = self._make_layers()
@@ -115,7 +118,7 @@ class Context:
             record["across"] = packed.across[i].ctypes.data if i in packed.across else 0
             record["skips"] = packed.skips[i]
             record["b"], record["minus_b"] = arena.vector(units, layer.b), arena.vector(units, -layer.b)
-            record["block_a"] = arena.vector(units * packed.target.panel_width(packed.dtype))
+            record["block_a"] = arena.vector(units * self._samples)
             given, record["bound"] = packed.chain[i].given, packed.chain[i].bound
             if given:
                 record["given"], record["n_given"] = self._make_given(given), len(given)
@@ -126,7 +129,6 @@ class Context:
         packed, arena = self._packed, self.arena
         padded = packed.target.padded(units, packed.dtype)
         record["fan_out"], record["pivot"] = units, -1
-        width = packed.target.panel_width(packed.dtype)
         name, parameter = activation
         record["activation"] = CODES[name]
         if CODES[name] < SOFTMAX:
@@ -134,12 +136,12 @@ class Context:
         if name == "prelu":
             slopes = np.broadcast_to(parameter, units)
             record["prelu"] = arena.vector(units, slopes)
-            record["block_prelu"] = arena.vector(units * width, np.repeat(slopes, width))
+            record["block_prelu"] = arena.vector(units * self._samples, np.repeat(slopes, self._samples))
         else:
             record["parameter"] = parameter
         record["flat"] = activation.active != (-np.inf, np.inf)
         record["a"] = arena.vector(units)
-        record["slope"] = record["slopes"] = arena.vector(width * padded)
+        record["slope"] = record["slopes"] = arena.vector(self._samples * padded)
         record["active"], record["count"] = arena.integers(np.arange(padded)), units
 
     def _make_given(self, layers: Sequence[Layer]) -> int:
@@ -187,15 +189,15 @@ class Context:
         record["first_cache"], record["second_cache"] = cache_sizes()[:2]
         record["n_layers"], record["n_steps"] = layers.size, steps.size
         record["layers"], record["steps"] = layers.ctypes.data, steps.ctypes.data
-        record["blocks"] = not any(packed.forward) and not packed.raw
-        record["x"], record["block_x"] = arena.vector(n_inputs), arena.vector(n_inputs * width)
+        record["blocks"] = self._samples > 1
+        record["x"], record["block_x"] = arena.vector(n_inputs), arena.vector(n_inputs * self._samples)
         record["units"] = arena.integers(np.arange(widest))
         record["block_slope"], record["block_shares"] = (
-            arena.vector(units * width) for units in (widest, n_outputs)
+            arena.vector(units * self._samples) for units in (widest, n_outputs)
         )
-        record["bests"], record["samples"] = arena.integers(np.zeros(width)), width
+        record["bests"], record["samples"] = arena.integers(np.zeros(self._samples)), self._samples
         record["gain"] = layers[len(packed.layers) - 1]["slope"]
-        record["shares"] = record["all_shares"] = arena.panels(width, n_outputs)
+        record["shares"] = record["all_shares"] = arena.panels(self._samples, n_outputs)
         for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = arena.vector(widest)
         record["panel_rows"] = arena.integers(np.arange(widest) * width * dtype.itemsize)
