@@ -168,7 +168,7 @@ def format_of(x: Any) -> _Format:
 
 
 @overload(format_of, jit_options=INNER)
-def _overloadformat_of(x):
+def _overload_format_of(x):
     constants = _DOUBLE if x == types.float64 else _SINGLE
     return lambda x: constants
 

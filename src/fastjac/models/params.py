@@ -17,8 +17,8 @@ from fastjac.network import Network
 Activations = str | Activation | Sequence[str | Activation]
 _WEIGHTS = ("kernel", "w")
 _BIASES = ("bias", "b")
-# How many prefixes an error names, and where it looks for them.
-_MOST_TOLD, _MOST_SEARCHED, _DEEPEST = 8, 5000, 30
+# How many prefixes an error names.
+_MOST_TOLD = 8
 
 
 def from_params(params: Any, activation: Activations = "relu", head: str | Activation = "softmax") -> Network:
