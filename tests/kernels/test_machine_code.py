@@ -47,7 +47,8 @@ print(fastjac.Network([([[2.0]], None)], head="identity")([3.0])[0], "numba" in 
 
 
 def run(script, package, **environment):
-    merged = {**os.environ, "FASTJAC_NATIVE": "", "PYTHONPATH": str(package.parent), **environment}
+    here = {name: value for name, value in os.environ.items() if name not in machine_code.SETTINGS}
+    merged = {**here, "PYTHONPATH": str(package.parent), **environment}
     done = subprocess.run([sys.executable, "-c", script], env=merged, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

@@ -34,7 +34,7 @@ LEVELS = {
 }
 _FOLDER = Path(__file__).with_name("shipped")
 # Who sets one of these wants other code than what is shipped.
-_SETTINGS = (
+SETTINGS = (
     "FASTJAC_NATIVE",
     *("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX", "NUMBA_OPT", "NUMBA_LOOP_VECTORIZE"),
     *("NUMBA_SLP_VECTORIZE", "NUMBA_BOUNDSCHECK", "NUMBA_DEBUGINFO", "NUMBA_DISABLE_JIT"),
@@ -134,7 +134,7 @@ def _target(name: str) -> Target:
 @functools.cache
 def _load(dtype: np.dtype[Any]) -> _Shipped | None:
     """Load the shipped code for this processor, if there is any."""
-    if not _FOLDER.is_dir() or any(os.environ.get(name) for name in _SETTINGS):
+    if not _FOLDER.is_dir() or any(os.environ.get(name) for name in SETTINGS):
         return None
     name = level()
     code = _unpacked(name, dtype) if name else None
