@@ -13,6 +13,7 @@ import weakref
 import numpy as np
 import pytest
 
+from fastjac import Network
 from fastjac.batches import chunks, threads
 from support.oracles import DTYPES, Case
 
@@ -234,3 +235,18 @@ def test_cores_are_those_that_the_process_may_use():
     assert threads.thread_count("all") == threads.cores() >= 1
     assert chunks.helpers(10**6, 10**6, threads.thread_count(5)) == 4
     assert chunks.helpers(1, 1, threads.thread_count(5)) == 0
+    # Each thread has work enough to be woken for, and a chunk of its own.
+    assert chunks.helpers(chunks.SHORTEST, 1, 5) == 0
+    assert chunks.helpers(2 * chunks.SHORTEST, 1, 5) == 1
+    assert chunks.helpers(chunks.GROUP, chunks.SHORTEST, 5) == 0
+    assert chunks.helpers(chunks.GROUP + 1, chunks.SHORTEST, 5) == 1
+
+
+def test_a_batch_too_short_for_threads_takes_the_way_of_one(monkeypatch):
+    net = Network([(np.eye(4), None)], head="tanh")
+    x, out = np.ones((9, 4)), (np.zeros((9, 4)), np.zeros((9, 4, 4)))
+    monkeypatch.setattr(threads, "run", None)
+    assert net.value_and_jacobian(x, out=out, threads=3) == out
+    assert net.jacobian(x, threads="all").shape == (9, 4, 4)
+    with pytest.raises(ValueError, match="threads is 0"):
+        net(x, threads=0)

@@ -111,15 +111,25 @@ class Calls:
         labels : sequence of str, optional
             What errors call the outputs.
         """
+        n_threads, signature = threads.thread_count(n_threads), SIGNATURES[name]
+        x, cost = given["x"], self.costs[name]
+        # A batch too short for a second thread goes the way that it goes with one.
+        if (
+            n_threads > 1
+            and type(x) is np.ndarray
+            and not helpers(x.size // self.sizes["n"], cost, n_threads)
+        ):
+            n_threads = 1
+            if result := self.call(name, *given.values(), out):
+                return tuple(result)
         if n_threads == 1 and (result := self._short_way(name, given, out)):
             return tuple(result)
-        n_threads, signature = threads.thread_count(n_threads), SIGNATURES[name]
         inputs = {
             label: as_samples(value, label, self.sizes[axis], self.names[axis])
             for (label, value), axis in zip(given.items(), signature.inputs.values(), strict=True)
         }
         lead = inputs["x"].shape[:-1]
-        samples, cost = math.prod(lead), self.costs[name]
+        samples = math.prod(lead)
         n_helpers = helpers(samples, cost, n_threads)
         for label, array in inputs.items():
             if array.ndim == 1 and lead:

@@ -20,7 +20,7 @@ Rows = Callable[[int, int], Array]
 GROUP = 32
 # Work is counted in multiply-adds, of which a core does 2 to 60 in a nanosecond.
 HELD = 1 << 16  # One sample that takes less keeps the interpreter's lock: handing it over takes as long.
-SHORTEST = 500_000  # A thread takes a few microseconds to get a chunk.
+SHORTEST = 5_000_000  # A thread takes some ten microseconds to get a chunk.
 LONGEST = 500_000_000  # Ctrl-C waits for the chunks that are being worked on.
 HEAVIEST = 4 * LONGEST  # of a group: less would forgo what taking samples together gains
 LONGEST_BYTES = 4 << 20  # of inputs: where they are converted, that is done chunk by chunk.
@@ -72,7 +72,8 @@ def chunks(samples: int, cost: int, size: int, n_threads: int) -> Iterator[Chunk
 
 def helpers(samples: int, cost: int, n_threads: int) -> int:
     """Return how many threads beside the calling one have something to do."""
-    return min(n_threads, -(-samples * cost // SHORTEST)) - 1
+    groups = -(-samples // group_of(cost))
+    return max(min(n_threads, samples * cost // SHORTEST, groups), 1) - 1
 
 
 def rows(array: Array, lead: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
