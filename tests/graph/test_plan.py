@@ -1,10 +1,28 @@
 """The order in which a graph's Jacobian is multiplied out."""
 
+import cProfile
+import pstats
+
 import numpy as np
 import pytest
+from hypothesis import given
 
 from fastjac import graph
+from fastjac.graph import plan as plan_module
 from fastjac.graph.plan import GraphPlan
+from fastjac.graph.values import ordered
+from support.examples import examples
+from support.graphs import cases
+
+
+def counted(value, waist):
+    """Return multiply-adds and other steps of a way from a waist, each part counted by itself."""
+    before = ordered(waist)
+    known = {id(each) for each in before}
+    after = [waist, *(each for each in ordered(value) if id(each) not in known)]
+    products = plan_module._reverse(before) + plan_module._forward(after)
+    steps = plan_module._others(before) + plan_module._others(after)
+    return products + waist.size * before[0].size * value.size, waist.size * steps
 
 
 def affine(value, size, activation="identity"):
@@ -40,10 +58,29 @@ def test_the_narrowest_place_is_not_always_the_cheapest():
     first = graph.layer_norm(affine(x, 10))
     narrowest = affine(affine(first, 100, "tanh"), 9, "tanh")
     plan = GraphPlan(graph.layer_norm(affine(graph.layer_norm(affine(narrowest, 300, "tanh")), 300)))
-    costs = {}
-    for waist in (first, narrowest):
-        costs[waist.size] = sum(plan._from_waist(waist))
+    costs = {waist.size: sum(counted(plan.value, waist)) for waist in (first, narrowest)}
     assert plan.waist is min((first, narrowest), key=lambda waist: costs[waist.size])
+
+
+@examples(300)
+@given(cases(steps=12))
+def test_ways_from_a_waist_are_counted_as_two_graphs(case):
+    value = case.value()
+    for way in GraphPlan(value)._from_waists():
+        assert (way.multiply_adds, way.others) == counted(value, way.waist)
+
+
+def test_a_long_graph_takes_no_longer_for_each_value():
+    calls = {}
+    for count in (100, 200):
+        value = affine(graph.input(20), 9)
+        for _ in range(count):
+            value = graph.layer_norm(graph.apply(value, "tanh"))
+        value = affine(value, 20)
+        profile = cProfile.Profile()
+        assert profile.runcall(lambda plan: plan.waist, GraphPlan(value)).size == 9
+        calls[count] = pstats.Stats(profile).total_calls
+    assert calls[200] < 2.1 * calls[100]
 
 
 def test_a_value_as_wide_as_an_end_is_no_waist():

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from fastjac import notebook
 from fastjac.graph.values import Add, Affine, Apply, Value, ordered
 
 # What is done to an entry of a matrix beside products takes as long as so many multiply-adds.
 _PER_ENTRY = 4
+
+
+class _Way(NamedTuple):
+    """A way to a Jacobian: its multiply-adds, what else it takes, and where it begins."""
+
+    multiply_adds: int
+    others: int
+    is_forward: bool = False
+    waist: Value | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,60 +58,56 @@ class GraphPlan:
     @cached_property
     def is_forward(self) -> bool:
         """Whether the Jacobian is made from the inputs on."""
-        return self._chosen[1:] == (True, None)
+        return self._chosen.is_forward
 
     @cached_property
     def waist(self) -> Value | None:
         """The value that the Jacobian is made from to both sides, None where it is made from one end."""
-        return self._chosen[2]
+        return self._chosen.waist
 
     @cached_property
     def multiply_adds(self) -> int:
         """Multiply-adds of the Jacobian, all units active."""
-        if self.waist is not None:
-            return self._from_waist(self.waist)[0]
-        return self.forward_multiply_adds if self.is_forward else self.reverse_multiply_adds
+        return self._chosen.multiply_adds
 
     @cached_property
-    def _chosen(self) -> tuple[int, bool, Value | None]:
-        """The steps that it takes, and the direction or the value that takes the fewest."""
+    def _chosen(self) -> _Way:
+        """The way that takes the fewest steps."""
         values = self._values
-        others = _others(values)
-        n, m = values[0].size, self.value.size
-        ways: list[tuple[int, bool, Value | None]] = [
-            (self.reverse_multiply_adds + m * others, False, None),
-            (self.forward_multiply_adds + n * others, True, None),
-        ]
-        ways += [(sum(self._from_waist(waist)), False, waist) for waist in self._waists()]
-        return min(ways, key=lambda way: way[0])
+        others, n, m = _others(values), values[0].size, self.value.size
+        ends = (
+            _Way(self.reverse_multiply_adds, m * others),
+            _Way(self.forward_multiply_adds, n * others, True),
+        )
+        return min((*ends, *self._from_waists()), key=lambda way: way.multiply_adds + way.others)
 
-    def _waists(self) -> list[Value]:
-        """Return all values that every path passes and that are narrower than inputs and outputs.
+    def _from_waists(self) -> Iterator[_Way]:
+        """Yield the ways from all values that every path passes, narrower than inputs and outputs.
 
         An affine map alone before its activation is none: both are computed together.
         """
         values = self._values
+        n, m, others = values[0].size, self.value.size, _others(values)
         places = {id(value): i for i, value in enumerate(values)}
-        last = [0] * len(values)
-        for value in values:
-            for before in value.inputs:
-                last[places[id(before)]] = max(last[places[id(before)]], places[id(value)])
-        found, furthest = [], 0
+        last = [0] * len(values)  # Where the last reader of each value is.
         for i, value in enumerate(values):
-            is_passed = furthest <= i and 0 < i < len(values) - 1
-            is_fused = isinstance(value.operation, Affine) and isinstance(values[last[i]].operation, Apply)
-            if is_passed and not is_fused and value.size < min(values[0].size, self.value.size):
-                found.append(value)
+            for before in value.inputs:
+                last[places[id(before)]] = i
+        weights = [0, *itertools.accumulate(_weights(value) for value in values)]  # of the values before each
+        furthest = passed = 0
+        for i, value in enumerate(values):
+            if 0 < i < len(values) - 1 and furthest <= i:
+                readers = values[i + 1 : last[i] + 1]
+                is_fused = isinstance(value.operation, Affine) and isinstance(readers[-1].operation, Apply)
+                if not is_fused and value.size < min(n, m):
+                    # What takes no multiply-adds back from here lies behind the value passed before.
+                    back = value.size * weights[passed] + _reverse(values[passed : i + 1])
+                    weighted = sum(_weights(reader) for reader in readers if reader.inputs[0] is value)
+                    on = value.size * (weights[-1] - weights[i + 1] - weighted)
+                    steps = value.size * (others + _others([value]))
+                    yield _Way(back + on + value.size * n * m, steps, waist=value)
+                passed = i
             furthest = max(furthest, last[i])
-        return found
-
-    def _from_waist(self, waist: Value) -> tuple[int, int]:
-        """Return the multiply-adds of a Jacobian made from a value to both sides, and its other steps."""
-        before = ordered(waist)
-        known = {id(value) for value in before}
-        after = [waist, *(value for value in self._values if id(value) not in known)]
-        products = _reverse(before) + _forward(after) + waist.size * before[0].size * self.value.size
-        return products, waist.size * (_others(before) + _others(after))
 
     @cached_property
     def derivatives(self) -> int:
@@ -159,6 +167,10 @@ class GraphPlan:
         return notebook.table(f"Plan: {total}", ["weights", "size", "multiply-adds"], rows, pure)
 
 
+def _weights(value: Value) -> int:
+    return value.operation.w.size if isinstance(value.operation, Affine) else 0
+
+
 def _others(values: list[Value]) -> int:
     """Return what each row of derivatives takes beside products, in multiply-adds."""
     return _PER_ENTRY * sum(value.size for value in values if not isinstance(value.operation, Affine))
@@ -187,8 +199,4 @@ def _reverse(values: list[Value]) -> int:
 def _forward(values: list[Value]) -> int:
     """Return the multiply-adds from the first value to the last."""
     first, *others = values
-    return first.size * sum(
-        value.operation.w.size
-        for value in others
-        if isinstance(value.operation, Affine) and value.inputs[0] is not first
-    )
+    return first.size * sum(_weights(value) for value in others if value.inputs[0] is not first)
