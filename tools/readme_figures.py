@@ -196,11 +196,11 @@ def _least(code: str, variables: dict[str, str]) -> float:
     return min(_process(code, variables) for _ in range(4))
 
 
-def _process(code: str, variables: dict[str, str] | None = None) -> float:
+def _process(code: str, variables: dict[str, str]) -> float:
     """Return the processor seconds of a new process that runs ``code``."""
     command = [sys.executable, "-c", code]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, **(variables or {})}
+    environment = {**os.environ, **variables}
     subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -111,17 +111,14 @@ class Calls:
         labels : sequence of str, optional
             What errors call the outputs.
         """
-        n_threads, signature = threads.thread_count(n_threads), SIGNATURES[name]
-        x, cost = given["x"], self.costs[name]
-        # A batch too short for a second thread goes the way that it goes with one.
-        if (
-            n_threads > 1
-            and type(x) is np.ndarray
-            and not helpers(x.size // self.sizes["n"], cost, n_threads)
-        ):
-            n_threads = 1
-            if result := self.call(name, *given.values(), out):
-                return tuple(result)
+        cost, signature = self.costs[name], SIGNATURES[name]
+        if n_threads != 1 or type(n_threads) is not int:
+            n_threads, x = threads.thread_count(n_threads), given["x"]
+            # A batch too short for a second thread goes the way that it goes with one.
+            if type(x) is np.ndarray and not helpers(x.size // self.sizes["n"], cost, n_threads):
+                n_threads = 1
+                if result := self.call(name, *given.values(), out):
+                    return tuple(result)
         if n_threads == 1 and (result := self._short_way(name, given, out)):
             return tuple(result)
         inputs = {

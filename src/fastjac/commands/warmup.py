@@ -11,7 +11,7 @@ from fastjac.precompile import steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's argument; ``NUMBA_CACHE_DIR`` names the folder of the cache."""
+    """Declare the command's arguments; ``NUMBA_CACHE_DIR`` names the folder of the cache."""
     parser.add_argument(
         "--native",
         action="store_true",

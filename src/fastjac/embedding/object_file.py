@@ -17,13 +17,11 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numpy.typing import NDArray
 
-from fastjac.kernels import cache
+from fastjac.kernels import activations, cache, routines
 from fastjac.kernels.c_entries import FUNCTION_TYPE, emit_any_null, emit_status
-from fastjac.kernels.compiling import compiled
 from fastjac.kernels.contexts import Weights, new_context
 from fastjac.kernels.layout import ADDRESSES, CODES, LAYER
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
-from fastjac.kernels.routines import emit_call, routine_type
 from fastjac.kernels.signatures import MISMATCH, OK, VALUE_AND_JACOBIAN
 from fastjac.kernels.target import ALIGNMENT
 
@@ -127,11 +125,9 @@ def compile_object(packed: Weights, name: str) -> Object:
     """
     image = _Image(packed)
     module = cpu_target.target_context.create_module(name)
-    routine, instructions = cache.instructions(
-        compiled("routine", "graph" if packed.is_graph else "chain", packed.dtype)
-    )
+    routine, instructions = cache.instructions(routines.routine(packed.dtype, packed.is_graph))
     used = {activation for _, activation in image.functions()}
-    called = {each: cache.instructions(compiled("activation", each, packed.dtype)) for each in sorted(used)}
+    called = {each: cache.instructions(activations.routine(each, packed.dtype)) for each in sorted(used)}
     _emit_init(module, f"{name}_init", image, {each: symbol for each, (symbol, _) in called.items()})
     _emit_value_and_jacobian(module, f"{name}_value_and_jacobian", routine, image.context)
     emit_unreached(module, "NRT_MemInfo_call_dtor")
@@ -223,7 +219,7 @@ def _emit_init(module: ir.Module, name: str, image: _Image, symbols: dict[str, s
 
 
 def _emit_value_and_jacobian(module: ir.Module, name: str, routine_name: str, context: int) -> None:
-    routine = ir.Function(module, routine_type(), routine_name)
+    routine = ir.Function(module, routines.routine_type(), routine_name)
 
     function = ir.Function(module, FUNCTION_TYPE, name)
     builder = ir.IRBuilder(function.append_basic_block())
@@ -234,7 +230,7 @@ def _emit_value_and_jacobian(module: ir.Module, name: str, routine_name: str, co
     emit_status(builder, builder.icmp_signed("!=", itself, base), UNPREPARED)
     at, (x, y, jac) = builder.add(base, INT(context)), function.args[1:]
     mode = VALUE_AND_JACOBIAN
-    builder.ret(emit_call(builder, routine, at, mode, INT(1), x, None, y, jac))
+    builder.ret(routines.emit_call(builder, routine, at, mode, INT(1), x, None, y, jac))
 
 
 def emit_unreached(module: ir.Module, name: str) -> None:

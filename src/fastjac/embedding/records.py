@@ -60,5 +60,5 @@ def make(packed: Weights, context: Context) -> NDArray[np.int64]:
     record[INPUTS], record[OUTPUTS] = context.sizes
     record[STATE] = FREE
     record[CONTEXT] = context.address
-    record[ROUTINE] = machine_code.address("routine", "graph" if packed.is_graph else "chain", packed.dtype)
+    record[ROUTINE] = machine_code.routine(packed.is_graph, packed.dtype)
     return record

@@ -11,13 +11,13 @@ from llvmlite import ir
 from fastjac.kernels import activations, c_entries, changes, entries, routines
 from fastjac.kernels.cache import address_of, file_of, instructions, library_of
 from fastjac.kernels.llvm.vectors import TARGET
-from fastjac.kernels.signatures import RAW, SIGNATURES, symbol_of
+from fastjac.kernels.signatures import CALLS, SIGNATURES, symbol_of
 
 __all__ = ["COMPILED", "EMITTED", "TARGET", "address", "compiled", "emit", "everything"]
 
 # Kind -> the functions of that kind which numba compiles, and those that consist of a few instructions.
 COMPILED = {"routine": ("chain", "graph", "changes"), "activation": activations.NAMES}
-EMITTED = {"call": (*SIGNATURES, RAW), "step": tuple(SIGNATURES), "record": ("call", "close")}
+EMITTED = {"call": tuple(CALLS), "step": tuple(SIGNATURES), "record": ("call", "close")}
 
 
 def compiled(kind: str, name: str, dtype: np.dtype[Any]) -> Any:

@@ -21,7 +21,7 @@ from fastjac.kernels.interpreter import ARRAY, IN_ORDER, LENGTH, TYPE, WRITABLE
 from fastjac.kernels.layout import CONTEXT
 from fastjac.kernels.llvm.python import Interpreter
 from fastjac.kernels.llvm.vectors import BYTE_POINTER, INT, INT32
-from fastjac.kernels.signatures import MODES, OK, RAW, RAW_SIGNATURE, SIGNATURES, Signature
+from fastjac.kernels.signatures import CALLS, MODES, OK, SIGNATURES, Signature
 
 _WORD = 8
 # Offsets in the table of a function: sizes, and addresses that differ between processes.
@@ -44,7 +44,6 @@ _WORD = 8
 _SIZES = {"n": _N, "m": _M, "h": _H}
 # Offsets in the table of a step; the pointers to its arrays follow.
 _CONTEXT, _STEP_ROUTINE, _STEP_RELEASES, _RESULT, _SAMPLES, _ERROR, _POINTERS = range(0, 7 * _WORD, _WORD)
-_SIGNATURES = {**SIGNATURES, RAW: RAW_SIGNATURE}
 
 
 def emit(module: ir.Module, kind: str, name: str, symbol: str, dtype: np.dtype[Any]) -> None:
@@ -60,7 +59,7 @@ def _emit_call(module: ir.Module, symbol: str, name: str, dtype: np.dtype[Any]) 
     kind = ir.FunctionType(BYTE_POINTER, [BYTE_POINTER, BYTE_POINTER, INT])
     function = ir.Function(module, kind, symbol)
     python = Interpreter(ir.IRBuilder(function.append_basic_block()))
-    builder, read, signature = python.builder, python.read, _SIGNATURES[name]
+    builder, read, signature = python.builder, python.read, CALLS[name]
     table = read(function.args[0], ARRAY.data, BYTE_POINTER)
     call = _Call(python, table, function.append_basic_block("refuse"))
     call.check(signature, *function.args[1:])
@@ -255,7 +254,7 @@ def _emit_run(
     pointers: Sequence[ir.Value],
 ) -> ir.Value:
     """Emit the call of a routine, without the interpreter's lock if it ``releases``; return the status."""
-    builder, signature = python.builder, _SIGNATURES[name]
+    builder, signature = python.builder, CALLS[name]
     routine = builder.inttoptr(routine, routines.routine_type().as_pointer())
     x, *others = pointers[: len(signature.inputs)]
     y, *out = pointers[len(signature.inputs) :]

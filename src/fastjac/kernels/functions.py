@@ -13,7 +13,7 @@ from fastjac.kernels import machine_code
 from fastjac.kernels.context import Context
 from fastjac.kernels.contexts import Contexts
 from fastjac.kernels.interpreter import ITEMS, check_layout, definition, new_array_address, new_function
-from fastjac.kernels.signatures import RAW, RAW_SIGNATURE, SIGNATURES
+from fastjac.kernels.signatures import CALLS
 
 
 class _Table:
@@ -35,7 +35,7 @@ def bound(
     Parameters
     ----------
     name : str
-        One of `SIGNATURES`, or `RAW`.
+        One of `CALLS`.
     dtype : dtype
         Of all arrays.
     contexts : Contexts
@@ -54,11 +54,10 @@ def bound(
         outputs, ``outputs`` itself if that has no None; False, with nothing written, if an argument is
         anything else; None, with nothing written, if none of the ``contexts`` is free.
     """
-    signature = RAW_SIGNATURE if name == RAW else SIGNATURES[name]
-    nones = (None,) * len(signature.outputs)
+    nones = (None,) * len(CALLS[name].outputs)
     known = (id(tuple), id(np.ndarray), id(dtype))
     sizes = (*contexts.sizes, contexts.hidden, releases, most)
-    fields = (contexts.address, _routine(contexts.is_graph, dtype), *known, *sizes)
+    fields = (contexts.address, machine_code.routine(contexts.is_graph, dtype), *known, *sizes)
     table = _Table([*fields, id(None), id(nones), new_array_address(), ITEMS], contexts, nones)
     function: Callable[..., Any] = new_function(_definition("call", name, dtype), np.asarray(table))
     return function
@@ -80,7 +79,7 @@ def step(
     pointers = [int(array.ctypes.data) for array in arrays]
     fields = [
         context.address,
-        _routine(context.is_graph, dtype),
+        machine_code.routine(context.is_graph, dtype),
         releases,
         id(result),
         samples,
@@ -89,10 +88,6 @@ def step(
     table = _Table(fields + pointers, context, tuple(arrays), result)
     function: Callable[[], Any] = new_function(_definition("step", name, dtype), np.asarray(table))
     return function
-
-
-def _routine(is_graph: bool, dtype: np.dtype[Any]) -> int:
-    return machine_code.address("routine", "graph" if is_graph else "chain", dtype)
 
 
 _definitions: dict[tuple[str, str, np.dtype[Any]], Any] = {}

@@ -10,7 +10,6 @@ the very sources beside it, for objects that Python and NumPy lay out as here, a
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import lzma
 import os
@@ -50,6 +49,7 @@ class _Shipped(NamedTuple):
 
 
 _lock = threading.RLock()  # A signal handler may call a network.
+_loaded: dict[np.dtype[Any], _Shipped | None] = {}
 _found: dict[tuple[str, str, np.dtype[Any]], int] = {}
 
 
@@ -69,17 +69,20 @@ def address(kind: str, name: str, dtype: np.dtype[Any]) -> int:
         return _found[kind, name, dtype]
 
 
+def routine(is_graph: bool, dtype: np.dtype[Any]) -> int:
+    """Return the address of the routine that computes networks."""
+    return address("routine", "graph" if is_graph else "chain", dtype)
+
+
 def target(dtype: np.dtype[Any]) -> Target:
     """Return the vector unit that the code of a dtype is for."""
-    with _lock:
-        loaded = _load(dtype)
+    loaded = _load(dtype)
     return loaded.target if loaded else _compiling().TARGET
 
 
 def shipped_file(dtype: np.dtype[Any]) -> Path | None:
     """Return the shipped file that the code of a dtype comes from, None where it is compiled."""
-    with _lock:
-        loaded = _load(dtype)
+    loaded = _load(dtype)
     return loaded.path if loaded else None
 
 
@@ -100,8 +103,8 @@ def _unpacked(level: str, dtype: np.dtype[Any]) -> bytes | None:
         content = file_of(level, dtype).read_bytes()
     except OSError:
         return None
-    made_of, digest, payload = content[:32], content[32:64], content[64:]
-    if made_of != _expected(level, dtype) or digest != hashlib.sha256(payload).digest():
+    made_of, whole, payload = content[:32], content[32:64], content[64:]
+    if made_of != _expected(level, dtype) or whole != hashlib.sha256(payload).digest():
         return None
     return lzma.decompress(payload)
 
@@ -131,9 +134,15 @@ def _target(name: str) -> Target:
     return target_of("x86_64", ",".join(f"+{feature}" for feature in LEVELS[name].split()))
 
 
-@functools.cache
 def _load(dtype: np.dtype[Any]) -> _Shipped | None:
-    """Load the shipped code for this processor, if there is any."""
+    """Return the shipped code for this processor, if there is any, loaded once."""
+    with _lock:
+        if dtype not in _loaded:
+            _loaded[dtype] = _load_file(dtype)
+        return _loaded[dtype]
+
+
+def _load_file(dtype: np.dtype[Any]) -> _Shipped | None:
     if not _FOLDER.is_dir() or any(os.environ.get(name) for name in SETTINGS):
         return None
     name = level()

@@ -38,6 +38,8 @@ SIGNATURES = {
 RAW = "value_and_jacobian_of"
 _weights = {"w1": "nh", "b1": "h", "w2": "hm", "b2": "m"}
 RAW_SIGNATURE = Signature({"x": "n", **_weights}, {"y": "m", "jac": "mn"}, tuple(_weights))
+# All that functions are made for.
+CALLS = {**SIGNATURES, RAW: RAW_SIGNATURE}
 
 OK, MISMATCH = 0, 1
 # What the routine does for its caller: one routine, so that what these share is compiled once.

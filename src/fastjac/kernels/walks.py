@@ -99,11 +99,16 @@ class _Walk:
             size = self.packed.target.padded(size, self.packed.dtype)
         self.node(operation, first=first, size=size, out=out, **fields)
 
-    def product(self, scalar: int, layer: int, panels: int, cols: int, out: int) -> None:
-        """Add the product of a matrix, times the slopes of a layer, and panels (units, cols)."""
-        self.steps.append(
-            {"layer": layer, "scalar": scalar, "m": self.rows, "vector": panels, "n": cols, "out": out}
-        )
+    def product(
+        self, scalar: int, layer: int, panels: int, cols: int, out: int, transposed_rows: int = 0
+    ) -> None:
+        """Add the product of a matrix, times the slopes of a layer, and panels (units, cols).
+
+        With ``transposed_rows`` the matrix is (units, transposed_rows).
+        """
+        rows, transposed = transposed_rows or self.rows, int(transposed_rows > 0)
+        step = {"layer": layer, "scalar": scalar, "scalar_transposed": transposed, "m": rows}
+        self.steps.append({**step, "vector": panels, "n": cols, "out": out})
         self.node(operations.PRODUCT, step=len(self.steps) - 1, size=cols, out=out)
 
 
@@ -330,19 +335,6 @@ def from_waist(
     """Return the tape of a Jacobian that is made from a value on, to the inputs and to the outputs."""
     common = packed, arena, layers, steps, values, waist.size, GIVEN
     before, after = Cotangents(*common, stop=waist), Tangents(*common, start=waist)
-    product = {
-        "layer": packed.plain[waist.size],
-        "scalar": after.matrix(packed.value),
-        "scalar_transposed": 1,
-        "m": packed.value.size,
-        "vector": before.matrix(before.start),
-        "n": before.start.size,
-    }
-    steps.append(product)
-    node = {
-        "operation": operations.PRODUCT,
-        "rows": product["m"],
-        "step": len(steps) - 1,
-        "size": product["n"],
-    }
-    return [*before.nodes, *after.nodes, node]
+    whole, n, m = packed.plain[waist.size], before.start.size, packed.value.size
+    after.product(after.matrix(packed.value), whole, before.matrix(before.start), n, 0, m)
+    return [*before.nodes, *after.nodes]
