@@ -136,3 +136,5 @@ def test_active_units_are_listed_in_vectors(name, element):
     assert not re.search(r"\b(call|bl)\b", code)
     if name == "avx512":
         assert re.search(r"vpcompressq\s.*%zmm", code)
+    if name == "avx2":
+        assert re.search(r"vpermd\s.*%ymm", code)
