@@ -138,12 +138,14 @@ def multiply(dtype, context, layer, step, spared, jac):
 
 
 @inner
-def head_rows(dtype, context, layer, spared, out):
-    """Write the last layer's ``w.T``, multiplied by the head from the left, less row ``spared``."""
+def head_rows(dtype, context, layer, spared, out, out_panel):
+    """Write the last layer's ``w.T``, multiplied by the head from the left, less row ``spared``.
+
+    Its panels are ``out_panel`` bytes apart.
+    """
     width, rows = panel_width(dtype), layer.fan_out
     row, pivot = width * itemsize(dtype), context.pivot
     shared = rows if layer.activation >= SOFTMAX else 0
-    kept = rows - (spared < rows)
     for p in range((layer.fan_in + width - 1) // width):
         panel = layer.w + p * rows * row
         head(
@@ -157,7 +159,7 @@ def head_rows(dtype, context, layer, spared, out):
             pivot,
             spared,
             context.units,
-            out + p * kept * row,
+            out + p * out_panel,
         )
 
 
@@ -234,11 +236,12 @@ def jacobian(dtype, context, layers, steps, best, jac):
     if context.spares and last.activation == SOFTMAX and 1 < n_outputs <= SPARED and context.finite:
         spared = best
     jac_rows = integers(context.jac_rows, n_outputs)
-    for r in range(n_outputs - (spared < n_outputs)):
+    kept = n_outputs - (spared < n_outputs)
+    for r in range(kept):
         jac_rows[r] = (r + (r >= spared)) * n_inputs * size
 
     if context.scaled:
-        head_rows(dtype, context, last, spared, context.scaled)
+        head_rows(dtype, context, last, spared, context.scaled, kept * row)
     for i in range(context.n_steps):
         step = steps[i]
         layer = layers[step.layer]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from fastjac.kernels.blocks import activate_block, times_w_block
 from fastjac.kernels.cache import compiled
-from fastjac.kernels.forward import activate_block, fits, times_w, times_w_block
+from fastjac.kernels.forward import fits, times_w
 from fastjac.kernels.llvm.intrinsics import add, scale, smaller, vector
 from fastjac.kernels.llvm.vectors import itemsize, panel_width
 from fastjac.kernels.panels import copy, exchange, inner, vector_bytes

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastjac.kernels import machine_code
 from fastjac.kernels.caches import cache_sizes
 from fastjac.kernels.layout import CODES, CONTEXT, GIVEN, LAYER, SOFTMAX, STEP
-from fastjac.kernels.packing import Packed, aligned_zeros, roles
+from fastjac.kernels.packing import STACK, Packed, aligned_zeros, roles, stacking_pays
 from fastjac.kernels.target import WAYS, Target
 from fastjac.layers import Activation, Layer
 from fastjac.plan import Product
@@ -200,7 +200,8 @@ class Context:
         record["shares"] = record["all_shares"] = arena.panels(self._samples, n_outputs)
         for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = arena.vector(widest)
-        record["panel_rows"] = arena.integers(np.arange(widest) * width * dtype.itemsize)
+        stack = self._make_stack()
+        record["panel_rows"] = arena.integers(np.arange(max(widest, stack)) * width * dtype.itemsize)
         record["jac_rows"] = arena.integers(np.zeros(n_outputs))
         record["scaled"], record["result"] = scaled, result
         record["zeros"], record["ones"] = arena.vector(width), arena.vector(max(width, n_outputs), 1.0)
@@ -214,9 +215,20 @@ class Context:
             record["compact"] = arena.vector(max(size * (m + -(-m // WAYS)) for m, size in pairs))
         record["spares"] = len(packed.spine) > 0
         record["panel"] = arena.vector(sizes[1] * width if packed.raw else 0)
-        record["edge"] = arena.vector((max(n_outputs, 4) + 1) * width)
+        record["edge"] = arena.vector(max(n_outputs + 1, 5, width) * width)
         record["partial"] = arena.vector(widest * width)
         record["table"] = arena.integers(np.zeros(2 * widest))
+
+    def _make_stack(self) -> int:
+        """Make room for rows of several samples, if there are blocks of these; return for how many rows."""
+        packed, arena, record = self._packed, self.arena, self.record
+        blocks, widest = self._samples > 1, max(packed.plan.sizes[1:])
+        record["stacks"] = blocks and stacking_pays(packed)
+        rows = max(self._samples, STACK if record["stacks"] else 0) if blocks else 0
+        record["stack"] = rows
+        record["stacked"], record["stacked_next"] = arena.panels(rows, widest), arena.panels(rows, widest)
+        record["stack_rows"] = arena.integers(np.arange(rows) * self.sizes[0] * packed.dtype.itemsize)
+        return rows
 
     def _make_room_for_tangents(self) -> None:
         """Make room for tangents that are carried along."""

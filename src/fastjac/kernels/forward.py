@@ -1,4 +1,4 @@
-"""The forward pass and the head: outputs, slopes, active units, and how the head multiplies."""
+"""The forward pass and the head of one sample: outputs, slopes, active units, how the head multiplies."""
 
 # Compiled code carries no annotations: numba's types come from the arguments.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 
 from fastjac.kernels.activations import activate
-from fastjac.kernels.elementwise import exp, exponentials
+from fastjac.kernels.elementwise import exponentials
 from fastjac.kernels.layout import EXP, GIVEN, LOG_SOFTMAX, SOFTMAX, SQUARE
 from fastjac.kernels.llvm.intrinsics import (
     add,
     divide,
     dots,
     integers,
-    larger,
     largest,
     long_row,
     nonzero,
@@ -24,14 +23,12 @@ from fastjac.kernels.llvm.intrinsics import (
     smaller,
     vector,
 )
-from fastjac.kernels.llvm.vectors import LONG, MR, itemsize, panel_width
+from fastjac.kernels.llvm.vectors import LONG, itemsize, panel_width
 from fastjac.kernels.panels import (
     all_finite,
     all_within,
-    blocks_of,
     clear_tail,
     copy,
-    exchange,
     fill,
     inner,
     rows_times,
@@ -225,145 +222,15 @@ def compact(dtype, layer):
 
 
 @inner
-def _forward_block(dtype, context, layers, x, y):
-    """Do the forward pass and the head of a panel's width of samples, down to `slopes` and `all_shares`.
-
-    Samples lie in the lanes: each weight is read once for all of them, and no sum runs across lanes.
-    Return whether all pre-activations are finite and all inputs fit; where not, nothing else is of use.
-    """
-    size, width = itemsize(dtype), panel_width(dtype)
-    row, stride = width * size, context.n_inputs * size
-    for n in range(0, context.n_inputs, width):
-        cols = smaller(width, context.n_inputs - n)
-        exchange(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
-    at = context.block_x
-    for layer in layers:
-        if not fits(dtype, layer, at, layer.fan_in * width):
-            return False
-        times_w_block(dtype, context, layer, at)
-        if not activate_block(dtype, context, layer):
-            return False
-        at, rows = layer.block_a, layer.fan_out
-        exchange(dtype, context.block_slope, row, rows, width, layer.slopes, vector_bytes(dtype, rows))
-    exchange(dtype, at, row, context.n_outputs, width, y, context.n_outputs * size)
-    context.finite = True
-    return True
-
-
-@inner
-def times_w_block(dtype, context, layer, x):
-    """Write ``x @ w + b`` of a layer for a block of samples, one panel (fan_in, samples), to `block_a`."""
-    size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
-    tabulate(dtype, context.units, layer.fan_in, rows * width * size, False, context.table)
-    blocks, units = blocks_of(dtype, context, layer.fan_in)
-    for block in range(blocks):
-        first = block * units
-        product(
-            dtype,
-            (rows, width, 1, MR),
-            (smaller(units, layer.fan_in - first), context.table + 16 * first),
-            (layer.w, 0),
-            (x, 0),
-            (layer.block_a, 0, context.panel_rows),
-            (layer.block_a if block else 0, 0),
-        )
-    scale(dtype, rows, width, layer.block_a, layer.minus_b, size, context.ones, layer.block_a)
-
-
-@inner
-def activate_block(dtype, context, layer):
-    """Make outputs of a block's pre-activations, slopes and the head; return whether all are finite."""
-    a = vector(dtype, layer.block_a, layer.fan_out * panel_width(dtype))
-    if not all_finite(a):
-        return False
-    if layer.activation >= SOFTMAX:
-        _head_block(dtype, context, layer)
-        return True
-    slope = context.block_slope
-    activate(layer.function, layer.parameter, layer.block_prelu, layer.block_a, slope, a.size)
-    return bounded(dtype, layer, slope, a.size)
-
-
-@inner
-def _head_block(dtype, context, layer):
-    """Do for each sample of a block what `head` does with a softmax; all logits are finite."""
-    width, lanes, outputs = panel_width(dtype), context.samples, layer.fan_out
-    row = width * itemsize(dtype)
-    best, largest = integers(context.bests, lanes), vector(dtype, context.edge, lanes)
-    rest, total = vector(dtype, context.edge + row, lanes), vector(dtype, context.edge + 2 * row, lanes)
-    pivot, log = vector(dtype, context.edge + 3 * row, lanes), vector(dtype, context.edge + 4 * row, lanes)
-    for i in range(lanes):
-        best[i] = 0
-    copy(dtype, layer.block_a, lanes, context.edge)
-    for m in range(1, outputs):
-        z = vector(dtype, layer.block_a + m * row, lanes)
-        for i in range(lanes):
-            best[i] = m if z[i] > largest[i] else best[i]
-            largest[i] = larger(z[i], largest[i])
-    for m in range(outputs):
-        z = vector(dtype, layer.block_a + m * row, lanes)
-        share = vector(dtype, context.block_shares + m * row, lanes)
-        for i in range(lanes):
-            share[i] = exp(z[i] - largest[i]) if m != best[i] else 0.0
-    at, sums = context.block_shares, context.edge + row
-    long_row(dtype, NV, outputs, context.ones, at, row, context.units, sums)
-    for i in range(lanes):
-        total[i] = 1 + rest[i]
-        pivot[i] = (rest[i] if total[i] <= 2 else -1) / total[i]
-    logarithmic = layer.activation == LOG_SOFTMAX
-    for i in range(lanes if logarithmic else 0):
-        log[i] = math.log(total[i])
-    for m in range(outputs):
-        z = vector(dtype, layer.block_a + m * row, lanes)
-        share = vector(dtype, context.block_shares + m * row, lanes)
-        gain = vector(dtype, context.block_slope + m * row, lanes)
-        for i in range(lanes):
-            part = (share[i] if m != best[i] else 1) / total[i]
-            share[i] = -part if m != best[i] else pivot[i]
-            gain[i] = 1 if logarithmic else part
-            z[i] = z[i] - largest[i] - log[i] if logarithmic else part
-    stride = vector_bytes(dtype, outputs)
-    exchange(dtype, context.block_shares, row, outputs, width, context.all_shares, stride)
-
-
-@inner
-def _take(dtype, context, layers, s):
-    """Point to the slopes and the head's factors of sample ``s`` of a block; return as `head` does."""
-    for i in range(context.n_layers):
-        layer = layers[i]
-        layer.slope = layer.slopes + s * vector_bytes(dtype, layer.fan_out)
-        if i < context.n_layers - 1:
-            compact(dtype, layer)
-    last = layers[context.n_layers - 1]
-    context.gain = last.slope
-    context.shares = context.all_shares + s * vector_bytes(dtype, last.fan_out)
-    context.pivot = -1
-    if last.activation < SOFTMAX:
-        return 0
-    best = integers(context.bests, s + 1)[s]
-    if vector(dtype, context.shares, last.fan_out)[best] >= 0:  # Negative where it is no pivot.
-        context.pivot = best
-    return best
-
-
-@inner
-def sample(dtype, context, layers, x, number, samples, taken, y, carries):
-    """Do the forward pass and the head of sample ``number``, in a block where there is a whole one.
+def sample(dtype, context, layers, x, y, carries):
+    """Do the forward pass and the head of one sample; return the most probable class.
 
     With ``carries`` it may carry the Jacobian along, and leaves it where `jacobian` looks for it.
-    ``taken`` is what the call for the sample before returned, first 0; return the most probable class
-    and what to hand to the next call.
     """
-    width, size = panel_width(dtype), itemsize(dtype)
-    at, to = x + number * context.n_inputs * size, y + number * context.n_outputs * size
     context.carried = 0
-    if context.blocks and number % width == 0:
-        taken = samples - number >= width and _forward_block(dtype, context, layers, at, to)
-    if taken:
-        return _take(dtype, context, layers, number % width), taken
-    if not (carries and context.tangents and _carry(dtype, context, layers, at)):
-        _forward(dtype, context, layers, at)
-    return head(dtype, context, layers[context.n_layers - 1], to), taken
+    if not (carries and context.tangents and _carry(dtype, context, layers, x)):
+        _forward(dtype, context, layers, x)
+    return head(dtype, context, layers[context.n_layers - 1], y)
 
 
 @inner

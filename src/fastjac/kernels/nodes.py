@@ -142,7 +142,7 @@ def _transform(dtype, context, layers, steps, node, result):
         times_w(dtype, context, layers, node.layer, node.first, node.out)
     elif operation == HEAD_TIMES_W:
         _take_head(context, layer)
-        head_rows(dtype, context, layer, context.n_outputs, node.out)
+        head_rows(dtype, context, layer, context.n_outputs, node.out, layer.fan_out * row)
     elif operation == TIMES_HEAD:
         _take_head(context, layer)
         _times_head(dtype, context, layer, node)

@@ -10,11 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac.kernels.merging import merge
-from fastjac.kernels.target import ALIGNMENT, Target
+from fastjac.kernels.target import ALIGNMENT, NV, Target
 from fastjac.layers import HEADS_ONLY, Layer
 from fastjac.plan import Plan, Product
 
 Array = NDArray[Any]
+
+# Rows of several samples that a product has at most: whole tiles on all targets.
+STACK = 48
+# Whether units may be inactive -> up to how many outputs, and multiply-adds of whole vectors, the rows of
+# several samples go into one product: from there on both ways take equally long.
+STACKED = {True: (1, 700), False: (3, 2000)}
 
 
 def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
@@ -141,9 +147,9 @@ class Packed:
             if ((self.skips[i] and layer.b.size > width) or layer.w.shape[0] <= width)
             and not (self.forward[i] or raw)
         }
-        # The only probability of a softmax is 1 whatever the tangents are.
-        constant = plan.sizes[-1] == 1 and layers[-1].activation.name in HEADS_ONLY
-        carries = not (raw or constant) and carrying_pays(plan, self.dtype.itemsize, target)
+        # The only probability of a softmax is 1 whatever the inputs are.
+        self.is_constant = plan.sizes[-1] == 1 and layers[-1].activation.name in HEADS_ONLY
+        carries = not (raw or self.is_constant) and carrying_pays(plan, self.dtype.itemsize, target)
         ready = self.rows | {i: self.weights[i] for i, forward in enumerate(self.forward) if forward}
         self.across = {
             i: ready[i] if i in ready else pack_panels(layer.w, target)
@@ -157,3 +163,19 @@ class Packed:
         given = [layer.w for link in self.chain for layer in link.given]
         found = [*self.weights, *self.rows.values(), *self.across.values(), *given]
         return list({array.ctypes.data: array for array in found}.values())
+
+
+def stacking_pays(packed: Packed) -> bool:
+    """Return whether the Jacobians of a block of samples are made sooner with their rows in one product.
+
+    That fills the tiles where outputs are few, and a product begins once for many samples. But all units
+    take part, also those that are not active.
+    """
+    *sizes, n_outputs = packed.plan.sizes
+    from_outputs = 0 < len(packed.spine) == len(packed.layers) - 1
+    if not from_outputs or packed.is_constant or n_outputs > STACK // 2:
+        return False
+    flat = any(layer.activation.active != (-np.inf, np.inf) for layer in packed.layers[:-1])
+    lanes = packed.target.panel_width(packed.dtype) // NV
+    outputs, vectors = STACKED[flat]
+    return n_outputs <= outputs or n_outputs * sum(a * b for a, b in pairwise(sizes)) <= vectors * lanes

@@ -12,12 +12,11 @@ from fastjac.kernels.panels import clear_tail, copy, inner, rows_times, times_ro
 
 
 @inner
-def cotangent(dtype, context, layers, v, out):
-    """Write ``v @ jac`` (N,), after `_forward` and `_head`."""
-    last = layers[context.n_layers - 1]
-    given, gain = vector(dtype, v, last.fan_out), vector(dtype, context.gain, last.fan_out)
-    shares = vector(dtype, context.shares, last.fan_out)
-    g = vector(dtype, context.cotangent, last.fan_out)
+def head_cotangent(dtype, context, layer, v):
+    """Write ``v`` times the head, the last layer's cotangent of its pre-activations, to `cotangent`."""
+    given, gain = vector(dtype, v, layer.fan_out), vector(dtype, context.gain, layer.fan_out)
+    shares = vector(dtype, context.shares, layer.fan_out)
+    g = vector(dtype, context.cotangent, layer.fan_out)
     pivot, rest = context.pivot, g.dtype.type(0)
     for m in range(g.size):
         g[m] = given[m] * gain[m]
@@ -25,8 +24,14 @@ def cotangent(dtype, context, layers, v, out):
     total = rest
     if pivot >= 0:
         total, g[pivot] = rest + g[pivot], -rest
-    for m in range(g.size if last.activation >= SOFTMAX else 0):
+    for m in range(g.size if layer.activation >= SOFTMAX else 0):
         g[m] += shares[m] * total
+
+
+@inner
+def cotangent(dtype, context, layers, v, out):
+    """Write ``v @ jac`` (N,), after `_forward` and `_head`."""
+    head_cotangent(dtype, context, layers[context.n_layers - 1], v)
     for i in range(context.n_layers - 1, -1, -1):
         layer = layers[i]
         index, count = context.units, layer.fan_out

@@ -15,6 +15,7 @@ from numba.core.registry import cpu_target
 
 from fastjac.kernels import cache
 from fastjac.kernels.backward import jacobian
+from fastjac.kernels.blocks import backward_block, forward_block, take
 from fastjac.kernels.forward import sample
 from fastjac.kernels.layout import CONTEXT, LAYER, NODE, STEP
 from fastjac.kernels.llvm.intrinsics import integers, smaller, vector
@@ -118,20 +119,33 @@ def _run(dtype, at, mode, samples, x, given, y, out):
     sizes = _sizes(dtype, context, mode)
     if not _all_apart(sizes, samples, x, given, y, out):
         return MISMATCH
-    _, of_y, of_given, of_out = sizes
+    of_x, of_y, of_given, of_out = sizes
     if mode == VALUE_AND_JACOBIAN_OF and not _take_weights(
         dtype, layers, given, y, samples * of_y, out, samples * of_out
     ):
         return MISMATCH
-    taken, jacobians = np.bool_(False), mode >= VALUE_AND_JACOBIAN  # A literal would be compiled for.
-    for i in range(samples):
-        best, taken = sample(dtype, context, layers, x, i, samples, taken, y, jacobians)
-        if mode == VJP:
-            cotangent(dtype, context, layers, given + i * of_given, out + i * of_out)
-        elif mode == JVP:
-            tangent(dtype, context, layers, given + i * of_given, out + i * of_out)
-        elif jacobians:
-            jacobian(dtype, context, layers, steps, best, out + i * of_out)
+    width, i = panel_width(dtype), 0
+    while i < samples:
+        end = smaller(i + width, samples)
+        block = context.blocks and end - i == width
+        block = block and forward_block(dtype, context, layers, x + i * of_x, y + i * of_y, mode != VALUE)
+        if block and mode == VALUE:
+            i = end
+        elif block and (mode == VJP or (mode >= VALUE_AND_JACOBIAN and context.stacks)):
+            backward_block(dtype, context, layers, given and given + i * of_given, out + i * of_out)
+            i = end
+        while i < end:
+            if block:
+                best = take(dtype, context, layers, i % width)
+            else:
+                best = sample(dtype, context, layers, x + i * of_x, y + i * of_y, mode >= VALUE_AND_JACOBIAN)
+            if mode == VJP:
+                cotangent(dtype, context, layers, given + i * of_given, out + i * of_out)
+            elif mode == JVP:
+                tangent(dtype, context, layers, given + i * of_given, out + i * of_out)
+            elif mode >= VALUE_AND_JACOBIAN:
+                jacobian(dtype, context, layers, steps, best, out + i * of_out)
+            i += 1
     return OK
 
 
