@@ -13,7 +13,7 @@ from fastjac import graph
 from fastjac.graph.values import Value, ordered
 from fastjac.models import recognise
 from fastjac.models.jax_primitives import MOVES, PRIMITIVES
-from fastjac.models.tensors import Tensor, concatenated, tensor
+from fastjac.models.tensors import Tensor, concatenated, moved, tensor
 from fastjac.network import Network
 
 # Primitives that only call what is in them.
@@ -184,17 +184,13 @@ def _moved(equation: Any, operands: list[Any], movable: Callable[[int], bool]) -
     which = [place for place in range(len(operands)) if movable(place)]
     if any(isinstance(each, Tensor) for place, each in enumerate(operands) if place not in which):
         raise ValueError("its index depends on the input")
-    shapes = [np.shape(getattr(operands[place], "places", operands[place])) for place in which]
-    flat = [
-        each.moved(np.ravel) if isinstance(each, Tensor) else np.ravel(each)
-        for each in (operands[place] for place in which)
-    ]
+    flat = [moved(operands[place], np.ravel) for place in which]
     whole = concatenated(flat, 0)
     arguments: list[Any] = list(operands)
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
+    ends = np.cumsum([each.shape[0] for each in flat])
     parts = np.split(whole.places.astype(np.int32), ends[:-1])
-    for place, part, shape in zip(which, parts, shapes, strict=True):
-        arguments[place] = part.reshape(shape)
+    for place, part in zip(which, parts, strict=True):
+        arguments[place] = part.reshape(np.shape(getattr(operands[place], "places", operands[place])))
     places = [
         np.asarray(each, np.intp) for each in _listed(equation, equation.primitive.bind(*arguments, **params))
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,8 +16,10 @@ from fastjac.models.tensors import (
     function,
     joined,
     matmul,
+    moved,
     stopped,
     summed,
+    turned,
     whole_power,
 )
 
@@ -30,25 +33,19 @@ def _dot_general(where: str, params: _Params, a: Operand, b: Operand) -> Tensor:
     (along_a, along_b), (batch_a, batch_b) = params["dimension_numbers"]
     sides = []
     for operand, along, batch in ((a, along_a, batch_a), (b, along_b, batch_b)):
-        shape = np.shape(getattr(operand, "places", operand))
+        numbers = operand if isinstance(operand, Tensor) else np.asarray(operand, np.float64)
+        shape = numbers.shape
         kept = [axis for axis in range(len(shape)) if axis not in (*along, *batch)]
         lead, rest = ([shape[axis] for axis in axes] for axes in (batch, kept))
         order = [*batch, *kept, *along]
 
         def arranged(p: Any, order: list[int] = order, lead: list[int] = lead, rest: list[int] = rest) -> Any:
-            return p.transpose(order).reshape((*lead, int(np.prod(rest)), -1))
+            return p.transpose(order).reshape((*lead, math.prod(rest), -1))
 
-        moved = (
-            operand.moved(arranged)
-            if isinstance(operand, Tensor)
-            else arranged(np.asarray(operand, np.float64))
-        )
-        sides.append((moved, lead, rest))
+        sides.append((moved(numbers, arranged), lead, rest))
     (left, lead, rows), (right, _, columns) = sides
-    turned = (
-        right.moved(lambda p: p.swapaxes(-1, -2)) if isinstance(right, Tensor) else right.swapaxes(-1, -2)
-    )
-    return matmul(left, turned, where).moved(lambda p: p.reshape((*lead, *rows, *columns)))
+    result = matmul(left, moved(right, turned), where)
+    return result.moved(lambda p: p.reshape((*lead, *rows, *columns)))
 
 
 def _integer_pow(where: str, params: _Params, x: Tensor) -> Tensor:
@@ -102,79 +99,55 @@ def _function(name: str) -> _Primitive:
 
 PRIMITIVES: dict[str, _Primitive] = {
     "dot_general": _dot_general,
+    **dict.fromkeys(("add", "add_any"), _joined("add")),
+    "sub": _joined("subtract"),
+    "mul": _joined("multiply"),
+    "div": _joined("divide"),
+    "max": _joined("maximum"),
+    "min": _joined("minimum"),
+    "eq": _joined("equal"),
+    "ne": _joined("not_equal"),
+    "gt": _joined("greater"),
+    "ge": _joined("greater_equal"),
+    "lt": _joined("less"),
+    "le": _joined("less_equal"),
     "neg": lambda where, params, x: entrywise(x, lambda value: -value),
     "square": lambda where, params, x: entrywise(x, lambda value: value * value),
     "integer_pow": _integer_pow,
     "pow": _pow,
     "tanh": _plain("tanh"),
     "logistic": _plain("sigmoid"),
+    **{
+        name: _function(name)
+        for name in (
+            *("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "abs"),
+            *("erf", "erfc", "sign"),
+        )
+    },
+    "not": _function("logical_not"),
+    "is_finite": _function("isfinite"),
     "select_n": _select,
     "clamp": _clamp,
     "convert_element_type": _converted,
     "reduce_sum": _reduced("sum"),
     "reduce_max": _reduced("max"),
     "stop_gradient": lambda where, params, x: stopped(x, where),
-    **{
-        name: _joined(ours)
-        for name, ours in (
-            *(
-                ("add", "add"),
-                ("add_any", "add"),
-                ("sub", "subtract"),
-                ("mul", "multiply"),
-                ("div", "divide"),
-            ),
-            *(("max", "maximum"), ("min", "minimum"), ("eq", "equal"), ("ne", "not_equal")),
-            *(("gt", "greater"), ("ge", "greater_equal"), ("lt", "less"), ("le", "less_equal")),
-        )
-    },
-    **{
-        name: _function(ours)
-        for name, ours in (
-            *(
-                (name, name)
-                for name in ("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "abs")
-            ),
-            *(
-                ("erf", "erf"),
-                ("erfc", "erfc"),
-                ("sign", "sign"),
-                ("not", "logical_not"),
-                ("is_finite", "isfinite"),
-            ),
-        )
-    },
     **dict.fromkeys(
         ("copy", "copy_p", "reduce_precision", "device_put", "sharding_constraint", "optimization_barrier"),
         lambda where, params, x: x,
     ),
 }
 
-
-def _first(place: int) -> bool:
-    return place == 0
-
-
 # Primitives that only move entries -> which of their operands have entries to move.
 MOVES: dict[str, Callable[[int], bool]] = {
     **dict.fromkeys(
         (
-            "reshape",
-            "squeeze",
-            "expand_dims",
-            "broadcast_in_dim",
-            "transpose",
-            "rev",
-            "slice",
-            "split",
-            "tile",
+            *("reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "rev", "slice"),
+            *("split", "tile", "dynamic_slice", "gather"),
         ),
-        _first,
+        lambda place: place == 0,
     ),
-    **dict.fromkeys(("dynamic_slice", "gather"), _first),
-    "concatenate": lambda place: True,
-    "stack": lambda place: True,
-    "pad": lambda place: True,
+    **dict.fromkeys(("concatenate", "stack", "pad"), lambda place: True),
     "dynamic_update_slice": lambda place: place < 2,
     "scatter": lambda place: place != 1,
 }

@@ -6,6 +6,7 @@ transpose or a slice, is NumPy's on these places.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, Union
 
@@ -48,6 +49,16 @@ def tensor(value: Value, shape: Sequence[int] | None = None) -> Tensor:
     """Return all entries of a value as a tensor of a shape."""
     places = np.arange(value.size)
     return Tensor(value, places if shape is None else places.reshape(shape))
+
+
+def moved(operand: Operand, function: Callable[[Array], Array]) -> Any:
+    """Return a tensor or a constant after a function that moves its entries."""
+    return operand.moved(function) if isinstance(operand, Tensor) else function(np.asarray(operand))
+
+
+def turned(matrices: Array) -> Array:
+    """Return matrices with their rows as columns; a vector stays as it is."""
+    return matrices.swapaxes(-1, -2) if matrices.ndim > 1 else matrices
 
 
 def selected(value: Value, places: NDArray[np.intp]) -> Value:
@@ -153,11 +164,10 @@ def stopped(x: Tensor, where: str) -> Tensor:
 
 def rows(x: Tensor, f: Callable[[Value], Value], axes: int | Sequence[int] = -1, where: str = "") -> Tensor:
     """Return a function of the vectors along some axes, which comes back along the last one."""
-    along = [axes] if isinstance(axes, int) else list(axes)
-    kept = [axis for axis in range(len(x.shape)) if axis not in [each % len(x.shape) for each in along]]
-    others = [x.shape[axis] for axis in kept]
-    moved = x.places.transpose(*kept, *(axis % len(x.shape) for axis in along))
-    each = moved.reshape(int(np.prod(others)), -1)
+    along = _from_front(x, axes)
+    last = np.moveaxis(x.places, along, range(-len(along), 0))
+    others = last.shape[: last.ndim - len(along)]
+    each = last.reshape(math.prod(others), -1)
     if len(each) > _MOST_ROWS:
         raise ValueError(f"{where} works on {len(each)} vectors, expected at most {_MOST_ROWS}")
     results = [f(selected(x.value, row)) for row in each]
@@ -166,17 +176,19 @@ def rows(x: Tensor, f: Callable[[Value], Value], axes: int | Sequence[int] = -1,
 
 def like_before(x: Tensor, f: Callable[[Value], Value], axes: int | Sequence[int], where: str) -> Tensor:
     """Return a function of the vectors along some axes, which keeps their entries in place."""
-    count = len(x.shape)
-    along = [axis % count for axis in ([axes] if isinstance(axes, int) else axes)]
-    kept = [axis for axis in range(count) if axis not in along]
-    order = [*kept, *along]
-    result = rows(x, f, along, where)
-    return result.moved(lambda p: p.reshape([x.shape[axis] for axis in order]).transpose(np.argsort(order)))
+    along = _from_front(x, axes)
+    last = range(-len(along), 0)
+    shape = np.moveaxis(x.places, along, last).shape
+    return rows(x, f, along, where).moved(lambda p: np.moveaxis(p.reshape(shape), last, along))
 
 
-def product(x: Tensor, w: Array, b: Array | None = None, where: str = "") -> Tensor:
-    """Return ``x @ w + b`` along the last axis."""
-    return rows(x, lambda row: graph.affine(row, w, b), where=where)
+def _from_front(x: Tensor, axes: int | Sequence[int]) -> list[int]:
+    return [axis % len(x.shape) for axis in ([axes] if isinstance(axes, int) else axes)]
+
+
+def product(x: Tensor, w: Array, where: str) -> Tensor:
+    """Return ``x @ w`` along the last axis."""
+    return rows(x, lambda row: graph.affine(row, w), where=where)
 
 
 def matmul(a: Operand, b: Operand, where: str) -> Tensor:
@@ -184,30 +196,21 @@ def matmul(a: Operand, b: Operand, where: str) -> Tensor:
     if isinstance(a, Tensor) and not isinstance(b, Tensor):
         w = np.asarray(b)
         if w.ndim == 1:
-            return product(a, w[:, None], where=where).moved(lambda p: p[..., 0])
+            return product(a, w[:, None], where).moved(lambda p: p[..., 0])
         if w.ndim == 2:
-            return product(a, w, where=where)
+            return product(a, w, where)
         if len(a.shape) > 1 and w.ndim >= 3:
             return _batched(a, w, where)
     if isinstance(b, Tensor) and not isinstance(a, Tensor):
-        w = np.asarray(a)
-        if len(b.shape) == 1:
-            return matmul(b, np.moveaxis(w, -1, -2) if w.ndim > 1 else w, where)
-        turned = matmul(b.moved(lambda p: p.swapaxes(-1, -2)), w.swapaxes(-1, -2) if w.ndim > 1 else w, where)
-        return turned.moved(lambda p: p.swapaxes(-1, -2)) if w.ndim > 1 else turned
+        w = turned(np.asarray(a))
+        result = matmul(b.moved(turned), w, where)
+        return result.moved(turned) if w.ndim > 1 else result
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         raise ValueError(f"{where} multiplies matrices of shapes {np.shape(a)} and {np.shape(b)}")
-    is_vector = len(a.shape) == 1, len(b.shape) == 1
-    left = a.moved(lambda p: p[None, :] if is_vector[0] else p)
-    right = b.moved(lambda p: p[:, None] if is_vector[1] else p).moved(lambda p: p.swapaxes(-1, -2))
-    terms = joined(
-        "multiply",
-        [left.moved(lambda p: p[..., :, None, :]), right.moved(lambda p: p[..., None, :, :])],
-        where,
-    )
-    result = summed(terms, [-1], where=where)
-    result = result.moved(lambda p: p[..., 0, :]) if is_vector[0] else result
-    return result.moved(lambda p: p[..., 0]) if is_vector[1] else result
+    b = b.moved(turned)
+    if len(a.shape) > 1 and len(b.shape) > 1:
+        a, b = a.moved(lambda p: p[..., :, None, :]), b.moved(lambda p: p[..., None, :, :])
+    return summed(joined("multiply", [a, b], where), [-1], where=where)
 
 
 def _batched(a: Tensor, w: Array, where: str) -> Tensor:
@@ -215,21 +218,13 @@ def _batched(a: Tensor, w: Array, where: str) -> Tensor:
     lead = np.broadcast_shapes(a.shape[:-2], w.shape[:-2])
     left = np.broadcast_to(a.places, (*lead, *a.shape[-2:])).reshape(-1, *a.shape[-2:])
     right = np.broadcast_to(w, (*lead, *w.shape[-2:])).reshape(-1, *w.shape[-2:])
-    parts = [
-        product(Tensor(a.value, one), other, where=where) for one, other in zip(left, right, strict=True)
-    ]
+    parts = [product(Tensor(a.value, one), other, where) for one, other in zip(left, right, strict=True)]
     return stacked(parts).moved(lambda p: p.reshape(*lead, *p.shape[1:]))
 
 
 def stacked(parts: Sequence[Operand], axis: int = 0) -> Tensor:
     """Return tensors and constants along a new axis."""
-    return concatenated([_expanded(part, axis) for part in parts], axis)
-
-
-def _expanded(part: Operand, axis: int) -> Operand:
-    if isinstance(part, Tensor):
-        return part.moved(lambda p: np.expand_dims(p, axis))
-    return np.expand_dims(np.asarray(part), axis)
+    return concatenated([moved(part, lambda p: np.expand_dims(p, axis)) for part in parts], axis)
 
 
 def concatenated(parts: Sequence[Operand], axis: int) -> Tensor:
@@ -247,10 +242,10 @@ def concatenated(parts: Sequence[Operand], axis: int) -> Tensor:
 
 def summed(x: Tensor, axes: Sequence[int], keep: bool = False, name: str = "sum", where: str = "") -> Tensor:
     """Return sums, means or maxima along axes."""
-    along = sorted(axis % max(len(x.shape), 1) for axis in axes)
     if not x.shape:
         return x
-    count = int(np.prod([x.shape[axis] for axis in along]))
+    along = sorted(_from_front(x, axes))
+    count = math.prod(x.shape[axis] for axis in along)
     kind = "max" if name == "max" else "sum"
     result = rows(x, lambda row: recognise.total(kind, row, where), along, where)
     if name == "mean":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac import graph
-from fastjac.layers import Activation
+from fastjac.layers import SELU_ALPHA, SELU_SCALE, Activation
 from fastjac.models.tensors import (
     Operand,
     Tensor,
@@ -21,11 +21,13 @@ from fastjac.models.tensors import (
     joined,
     like_before,
     matmul,
+    moved,
     normalised,
     stacked,
     stopped,
     summed,
     tensor,
+    turned,
     whole_power,
 )
 
@@ -35,11 +37,15 @@ _Operation = Callable[..., Any]
 
 
 def _add(where: str, a: Operand, b: Operand, alpha: float = 1) -> Tensor:
-    return joined("add", [a, b if alpha == 1 else _times(where, b, alpha)], where)
+    return joined("add", [a, _scaled(where, b, alpha)], where)
 
 
 def _subtract(where: str, a: Operand, b: Operand, alpha: float = 1) -> Tensor:
-    return joined("subtract", [a, b if alpha == 1 else _times(where, b, alpha)], where)
+    return joined("subtract", [a, _scaled(where, b, alpha)], where)
+
+
+def _scaled(where: str, x: Operand, factor: float) -> Operand:
+    return x if factor == 1 else _times(where, x, factor)
 
 
 def _times(where: str, a: Operand, b: Operand) -> Any:
@@ -67,14 +73,11 @@ def _power(where: str, x: Operand, exponent: Any) -> Tensor:
 def _sum_of_product(
     where: str, b: Operand, x: Operand, w: Operand, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
-    both = matmul(x, w, where)
-    return _add(
-        where, both if alpha == 1 else _times(where, both, alpha), _times(where, b, beta) if beta != 1 else b
-    )
+    return _add(where, _scaled(where, matmul(x, w, where), alpha), _scaled(where, b, beta))
 
 
-def _linear(where: str, x: Tensor, w: Any, b: Operand | None = None) -> Tensor:
-    y = matmul(x, w.moved(lambda p: p.T) if isinstance(w, Tensor) else w.T, where)
+def _linear(where: str, x: Tensor, w: Operand, b: Operand | None = None) -> Tensor:
+    y = matmul(x, moved(w, turned), where)
     return y if b is None else joined("add", [y, b], where)
 
 
@@ -88,28 +91,23 @@ def _bilinear(where: str, a: Tensor, w: Array, b: Tensor, *axes: Any) -> Tensor:
         return matmul(b, np.einsum("bi,kij->bjk", a, w)[0], where)
     left = matmul(a, w.transpose(1, 0, 2).reshape(w.shape[1], -1), where)
     left = left.moved(lambda p: p.reshape(*p.shape[:-1], w.shape[0], w.shape[2]))
-    other = b.moved(lambda p: p[..., None, :]) if isinstance(b, Tensor) else b[..., None, :]
-    return summed(joined("multiply", [left, other], where), [-1], where=where)
+    right = moved(b, lambda p: p[..., None, :])
+    return summed(joined("multiply", [left, right], where), [-1], where=where)
 
 
-def _clamp(where: str, x: Any, low: Any = None, high: Any = None, **limits: Any) -> Tensor:
-    low, high = (limits.get(name, given) for name, given in (("min", low), ("max", high)))
-    for name, limit in (("maximum", low), ("minimum", high)):
+def _clamp(where: str, x: Any, min: Any = None, max: Any = None) -> Any:
+    for name, limit in (("maximum", min), ("minimum", max)):
         x = x if limit is None else joined(name, [x, limit], where)
-    clipped: Tensor = x
-    return clipped
+    return x
 
 
 def _elu(where: str, x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
-    if math.isclose(alpha, 1.6732632423543772) and input_scale == 1:
-        y = activated(x, "selu")
-        gain = scale / 1.0507009873554805
+    if input_scale != 1:
+        raise ValueError("its input_scale is not 1")
+    if math.isclose(alpha, SELU_ALPHA):
+        y, gain = activated(x, "selu"), scale / SELU_SCALE
     else:
-        # elu is not of the same slope on both sides, so the input's scale goes into both.
-        y = activated(joined("multiply", [x, float(input_scale)], where), Activation("elu", float(alpha)))
-        gain = scale
-        if input_scale != 1:
-            raise ValueError("its input_scale is not 1")
+        y, gain = activated(x, Activation("elu", float(alpha))), scale
     return y if math.isclose(gain, 1) else joined("multiply", [y, gain], where)
 
 
@@ -121,20 +119,21 @@ def _softplus(where: str, x: Tensor, beta: float = 1.0, threshold: float = 20.0)
     return entrywise(x, lambda value: graph.apply(value * beta, "softplus") / beta)
 
 
-def _soft_shrink(where: str, x: Tensor, limit: float = 0.5) -> Tensor:
-    return joined("subtract", [x, _clamp(where, x, -limit, limit)], where)
-
-
 def _prelu(where: str, x: Tensor, slope: Operand) -> Tensor:
     if isinstance(slope, Tensor):
         raise ValueError("its slope depends on the input")
     slopes = np.asarray(slope, np.float64)
-    if slopes.ndim == 1 and slopes.size > 1 and len(x.shape) > 2:
-        slopes = slopes.reshape(-1, *[1] * (len(x.shape) - 2))
     if slopes.size == 1:
         return activated(x, Activation("leaky_relu", float(slopes.item())))
+    if slopes.ndim == 1:
+        slopes = _by_channel(slopes, x)
     wide = tuple(np.broadcast_to(slopes, x.shape).ravel().tolist())
     return tensor(graph.apply(x.flat, Activation("prelu", wide)), x.shape)
+
+
+def _by_channel(parameters: Array, x: Tensor) -> Array:
+    """Return parameters along the axis of channels, the one behind that of samples."""
+    return parameters.reshape(-1, *[1] * (len(x.shape) - 2))
 
 
 def _glu(where: str, x: Tensor, axis: int = -1) -> Tensor:
@@ -146,13 +145,11 @@ def _glu(where: str, x: Tensor, axis: int = -1) -> Tensor:
 
 def _heads(name: str) -> _Operation:
     def follow(where: str, x: Tensor, axis: int, *_: Any, **__: Any) -> Tensor:
-        return like_before(x, lambda row: graph.apply(row, name), axis, where) if x.shape else _one(x, name)
+        if not x.shape:
+            return activated(x, name)
+        return like_before(x, lambda row: graph.apply(row, name), axis, where)
 
     return follow
-
-
-def _one(x: Tensor, name: str) -> Tensor:
-    return entrywise(x, lambda value: graph.apply(value, name))
 
 
 def _layer_norm(
@@ -191,13 +188,11 @@ def _group_norm(
     groups: int,
     epsilon: float,
 ) -> Tensor:
-    shape = x.shape
     parts = x.moved(lambda p: p.reshape(count * groups, -1))
-    y = normalised(parts, [-1], None, None, epsilon, True, where).moved(lambda p: p.reshape(shape))
-    along = (-1, *[1] * (len(shape) - 2))
+    y = normalised(parts, [-1], None, None, epsilon, True, where).moved(lambda p: p.reshape(x.shape))
     for name, part in (("multiply", _fixed(gain)), ("add", _fixed(bias))):
         if part is not None:
-            y = joined(name, [y, part.reshape(along)], where)
+            y = joined(name, [y, _by_channel(part, x)], where)
     return y
 
 
@@ -207,16 +202,22 @@ def _batch_norm(
     epsilon = rest[-1] if isinstance(rest[-1], float) else rest[1]
     if training or mean is None or variance is None:
         raise ValueError("it keeps no running statistics, so its output depends on the whole batch")
-    along = (-1, *[1] * (len(x.shape) - 2))
     factor = 1 / np.sqrt(variance + epsilon) * (1 if gain is None else gain)
     shift = (0 if bias is None else bias) - mean * factor
-    return joined("add", [joined("multiply", [x, factor.reshape(along)], where), shift.reshape(along)], where)
+    y = joined("multiply", [x, _by_channel(factor, x)], where)
+    return joined("add", [y, _by_channel(shift, x)], where)
+
+
+def _axes(x: Tensor, given: Any) -> list[int]:
+    """Return the axes that an operation works along: all where it names none."""
+    if isinstance(given, int):
+        return [given]
+    return list(given or range(len(x.shape)))
 
 
 def _reduction(name: str) -> _Operation:
     def follow(where: str, x: Tensor, axes: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-        along = [axes] if isinstance(axes, int) else list(axes) if axes else list(range(len(x.shape)))
-        return summed(x, along, keepdim, name, where)
+        return summed(x, _axes(x, axes), keepdim, name, where)
 
     return follow
 
@@ -224,7 +225,7 @@ def _reduction(name: str) -> _Operation:
 def _variance(
     where: str, x: Tensor, axes: Any = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Tensor:
-    along = [axes] if isinstance(axes, int) else list(axes) if axes else list(range(len(x.shape)))
+    along = _axes(x, axes)
     centred = joined("subtract", [x, summed(x, along, True, "mean", where)], where)
     squares = entrywise(centred, lambda value: value * value)
     count = np.prod([x.shape[axis] for axis in along])
@@ -237,8 +238,7 @@ def _norm(
 ) -> Tensor:
     if order != 2:
         raise ValueError(f"its order is {order}, expected 2")
-    along = [axes] if isinstance(axes, int) else list(axes) if axes else list(range(len(x.shape)))
-    total = summed(entrywise(x, lambda value: value * value), along, keepdim, "sum", where)
+    total = summed(entrywise(x, lambda value: value * value), _axes(x, axes), keepdim, "sum", where)
     return function("sqrt", total, where)
 
 
@@ -264,10 +264,6 @@ def _padded(where: str, x: Tensor, pad: Sequence[int], value: float = 0.0) -> Te
                 more = np.full([*x.shape[:axis], size, *x.shape[axis + 1 :]], value)
                 x = concatenated([x, more] if at_end else [more, x], axis)
     return x
-
-
-def _masked_fill(where: str, x: Tensor, mask: Operand, value: Any) -> Tensor:
-    return joined("where", [mask, value, x], where)
 
 
 def _nothing(where: str, x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -310,72 +306,51 @@ OPERATIONS: dict[str, _Operation] = {
     "pow": _power,
     "square": lambda where, x: entrywise(x, lambda value: value * value),
     "addcmul": lambda where, x, a, b, value=1: _add(where, x, _times(where, a, b), value),
-    "mm": lambda where, a, b: matmul(a, b, where),
-    "bmm": lambda where, a, b: matmul(a, b, where),
-    "mv": lambda where, a, b: matmul(a, b, where),
-    "dot": lambda where, a, b: matmul(a, b, where),
-    "matmul": lambda where, a, b: matmul(a, b, where),
-    "addmm": _sum_of_product,
-    "addmv": _sum_of_product,
-    "baddbmm": _sum_of_product,
+    **dict.fromkeys(("mm", "bmm", "mv", "dot", "matmul"), lambda where, a, b: matmul(a, b, where)),
+    **dict.fromkeys(("addmm", "addmv", "baddbmm"), _sum_of_product),
     "linear": _linear,
     "_trilinear": _bilinear,
-    "relu": _plain("relu"),
-    "relu6": _plain("relu6"),
+    **{name: _plain(name) for name in ("relu", "relu6", "selu", "tanh", "sigmoid", "silu", "mish")},
+    "hardsigmoid": _plain("hard_sigmoid"),
+    "hardswish": _plain("hard_swish"),
     "leaky_relu": lambda where, x, slope=0.01: activated(x, Activation("leaky_relu", float(slope))),
     "elu": _elu,
-    "selu": _plain("selu"),
     "celu": lambda where, x, alpha=1.0: activated(x, Activation("celu", float(alpha))),
+    "gelu": lambda where, x, approximate="none": activated(
+        x, "gelu_tanh" if approximate == "tanh" else "gelu"
+    ),
     "hardtanh": lambda where, x, low=-1.0, high=1.0: _clamp(where, x, low, high),
     "clamp": _clamp,
     "clamp_min": lambda where, x, low: _clamp(where, x, low),
     "clamp_max": lambda where, x, high: _clamp(where, x, None, high),
-    "maximum": _comparison("maximum"),
-    "minimum": _comparison("minimum"),
-    "tanh": _plain("tanh"),
-    "sigmoid": _plain("sigmoid"),
-    "silu": _plain("silu"),
-    "mish": _plain("mish"),
-    "gelu": lambda where, x, approximate="none": activated(
-        x, "gelu_tanh" if approximate == "tanh" else "gelu"
-    ),
-    "hardsigmoid": _plain("hard_sigmoid"),
-    "hardswish": _plain("hard_swish"),
     "softplus": _softplus,
     "log_sigmoid_forward": lambda where, x: entrywise(x, lambda value: -graph.apply(-value, "softplus")),
-    "softshrink": _soft_shrink,
-    "_prelu_kernel": _prelu,
-    "prelu": _prelu,
+    "softshrink": lambda where, x, limit=0.5: _subtract(where, x, _clamp(where, x, -limit, limit)),
+    **dict.fromkeys(("prelu", "_prelu_kernel"), _prelu),
     "glu": _glu,
     **{
         name: _function(name)
-        for name in ("exp", "sin", "cos", "abs", "sqrt", "rsqrt", "reciprocal", "log", "log1p", "expm1")
-    },
-    **{name: _function(name) for name in ("erf", "erfc", "logical_not", "isfinite")},
-    **{
-        short: _comparison(name)
-        for short, name in (
-            ("gt", "greater"),
-            ("ge", "greater_equal"),
-            ("lt", "less"),
-            ("le", "less_equal"),
-            ("eq", "equal"),
-            ("ne", "not_equal"),
+        for name in (
+            *("exp", "sin", "cos", "abs", "sqrt", "rsqrt", "reciprocal", "log", "log1p", "expm1"),
+            *("erf", "erfc", "logical_not", "isfinite"),
         )
     },
+    "maximum": _comparison("maximum"),
+    "minimum": _comparison("minimum"),
+    "gt": _comparison("greater"),
+    "ge": _comparison("greater_equal"),
+    "lt": _comparison("less"),
+    "le": _comparison("less_equal"),
+    "eq": _comparison("equal"),
+    "ne": _comparison("not_equal"),
     "where": lambda where, condition, a, b: joined("where", [condition, a, b], where),
-    "masked_fill": _masked_fill,
-    "_softmax": _heads("softmax"),
-    "softmax": _heads("softmax"),
-    "_log_softmax": _heads("log_softmax"),
-    "log_softmax": _heads("log_softmax"),
-    "native_layer_norm": _layer_norm,
-    "layer_norm": _layer_norm,
-    "rms_norm": _rms_norm,
-    "_fused_rms_norm": _rms_norm,
+    "masked_fill": lambda where, x, mask, value: joined("where", [mask, value, x], where),
+    **dict.fromkeys(("softmax", "_softmax"), _heads("softmax")),
+    **dict.fromkeys(("log_softmax", "_log_softmax"), _heads("log_softmax")),
+    **dict.fromkeys(("layer_norm", "native_layer_norm"), _layer_norm),
+    **dict.fromkeys(("rms_norm", "_fused_rms_norm"), _rms_norm),
     "native_group_norm": _group_norm,
-    "native_batch_norm": _batch_norm,
-    "_native_batch_norm_legit": _batch_norm,
+    **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit"), _batch_norm),
     "_native_batch_norm_legit_no_training": lambda where, x, gain, bias, mean, variance, momentum, epsilon: (
         _batch_norm(where, x, gain, bias, mean, variance, False, momentum, epsilon)
     ),
@@ -384,8 +359,7 @@ OPERATIONS: dict[str, _Operation] = {
     "amax": _reduction("max"),
     "var": _variance,
     "std": lambda where, *args, **kwargs: function("sqrt", _variance(where, *args, **kwargs), where),
-    "linalg_vector_norm": _norm,
-    "norm": _norm,
+    **dict.fromkeys(("norm", "linalg_vector_norm"), _norm),
     "cat": lambda where, parts, axis=0: concatenated(
         [part for part in parts if isinstance(part, Tensor) or np.size(part)], axis
     ),
@@ -401,8 +375,7 @@ OPERATIONS: dict[str, _Operation] = {
     "constant_pad_nd": _padded,
     "native_dropout": _dropout,
     "detach": lambda where, x: stopped(x, where),
-    "copy": _copied,
-    "fill": _copied,
+    **dict.fromkeys(("copy", "fill"), _copied),
     "zero": lambda where, x: _copied(where, x, 0.0),
     **dict.fromkeys(
         ("clone", "contiguous", "_to_copy", "to", "lift_fresh", "_unsafe_view", "alias"), _nothing
