@@ -74,6 +74,11 @@ def fold(
     )
 
 
+def has_head_last(steps: Sequence[Step]) -> bool:
+    """Return whether softmax and log_softmax come last only, as `fold` asks."""
+    return not any(isinstance(step, Activation) and step.name in HEADS_ONLY for step in steps[:-1])
+
+
 class _Chain:
     """The layers so far, a scale that waits for the next affine map, and the current width."""
 

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastjac import graph
-from fastjac.layers import HEADS_ONLY, Activation
-from fastjac.models.folding import fold
+from fastjac.models.folding import fold, has_head_last
 from fastjac.models.keras_layers import JOINS, Shape, on_tensors, operation, size_of, steps_of
 from fastjac.models.limits import MOST_LAYERS, Budget
 from fastjac.models.tensors import Tensor
@@ -48,7 +47,7 @@ def network_of(
     """Return the network of a model with named inputs, of which one tensor is the output."""
     if is_chain(inputs, calls, output):
         steps = [step for call in calls for step in steps_of(call.layer, call.shape)]
-        if not any(isinstance(step, Activation) and step.name in HEADS_ONLY for step in steps[:-1]):
+        if has_head_last(steps):
             (shape,) = inputs.values()
             return fold(steps, dtype, size_of(shape), budget=budget)
     return graph_of(inputs, calls, output, lambda call, shape: call.layer, dtype, budget)

@@ -11,9 +11,8 @@ import numpy as np
 
 from fastjac import graph
 from fastjac.graph.values import Value
-from fastjac.layers import Activation
+from fastjac.layers import Activation, as_activation
 from fastjac.models.steps import (
-    IDENTITY,
     Affine,
     Float64,
     Select,
@@ -179,10 +178,6 @@ def _flatten(layer: Any, where: str, shape: Shape) -> list[Step]:
     return []
 
 
-def _nothing(layer: Any, where: str, shape: Shape) -> list[Step]:
-    return []
-
-
 LAYERS: dict[str, Callable[[Any, str, Shape], list[Step]]] = {
     "Dense": _dense,
     "Activation": lambda layer, where, shape: _activation(layer.activation, where, shape),
@@ -194,45 +189,25 @@ LAYERS: dict[str, Callable[[Any, str, Shape], list[Step]]] = {
     "Flatten": _flatten,
     **dict.fromkeys(
         (
-            "Dropout",
-            "SpatialDropout1D",
-            "SpatialDropout2D",
-            "SpatialDropout3D",
-            "AlphaDropout",
-            "GaussianDropout",
-            "GaussianNoise",
-            "ActivityRegularization",
+            *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout"),
+            *("GaussianDropout", "GaussianNoise", "ActivityRegularization"),
         ),
-        _nothing,
+        lambda layer, where, shape: [],
     ),
     "BatchNormalization": _batch_norm,
     "Normalization": _normalization,
     "Rescaling": _rescaling,
 }
 
+# Keras' names of activations that we have by others.
+_OTHERWISE = {"leaky_relu": "leaky_relu(0.2)", "hard_silu": "hard_swish", "exponential": "exp"}
 _ACTIVATIONS = {
-    "linear": IDENTITY,
-    "relu": Activation("relu"),
-    "leaky_relu": Activation("leaky_relu", 0.2),
-    "relu6": Activation("relu6"),
-    "hard_tanh": Activation("hard_tanh"),
-    "elu": Activation("elu", 1.0),
-    "tanh": Activation("tanh"),
-    "sigmoid": Activation("sigmoid"),
-    "softplus": Activation("softplus"),
-    "silu": Activation("silu"),
-    "swish": Activation("silu"),
-    "gelu": Activation("gelu"),
-    "selu": Activation("selu"),
-    "celu": Activation("celu", 1.0),
-    "hard_sigmoid": Activation("hard_sigmoid"),
-    "hard_silu": Activation("hard_swish"),
-    "hard_swish": Activation("hard_swish"),
-    "mish": Activation("mish"),
-    "softsign": Activation("softsign"),
-    "exponential": Activation("exp"),
-    "softmax": Activation("softmax"),
-    "log_softmax": Activation("log_softmax"),
+    name: as_activation(_OTHERWISE.get(name, name))
+    for name in (
+        *("linear", "relu", "leaky_relu", "relu6", "hard_tanh", "elu", "tanh", "sigmoid", "softplus"),
+        *("silu", "swish", "gelu", "selu", "celu", "hard_sigmoid", "hard_silu", "hard_swish", "mish"),
+        *("softsign", "exponential", "softmax", "log_softmax"),
+    )
 }
 
 
@@ -335,9 +310,8 @@ def _layer_normalization(layer: Any, where: str, x: Tensor) -> Tensor:
 
 
 def _rms_normalization(layer: Any, where: str, x: Tensor) -> Tensor:
-    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     gain = None if layer.scale is None else _array(layer.scale)
-    return normalised(x, axes, gain, None, float(layer.epsilon), False, where)
+    return normalised(x, layer.axis, gain, None, float(layer.epsilon), False, where)
 
 
 def _reshape(layer: Any, where: str, x: Tensor) -> Tensor:

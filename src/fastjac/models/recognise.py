@@ -15,16 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac import graph
-from fastjac.graph.values import (
-    Add,
-    Apply,
-    Multiply,
-    Normalise,
-    Scale,
-    Select,
-    Value,
-    ordered,
-)
+from fastjac.graph.values import Add, Apply, Multiply, Normalise, Scale, Select, Value, is_head, ordered
 from fastjac.layers import ACTIVATIONS, HEADS_ONLY, Activation
 from fastjac.reference import elementwise, evaluate, graph_value_and_jacobian
 
@@ -52,61 +43,20 @@ class Stop(NamedTuple):
 
 
 _Build = Callable[[Value], Value]
-_erf, _erfc = (np.vectorize(function, otypes=[np.float64]) for function in (math.erf, math.erfc))
+# What NumPy has not, or otherwise; it has all other functions by their names.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x),
-    "reciprocal": lambda x: 1 / x,
-    "log": np.log,
-    "log1p": np.log1p,
-    "expm1": np.expm1,
-    "exp": np.exp,
-    "abs": np.abs,
-    "sin": np.sin,
-    "cos": np.cos,
-    "erf": _erf,
-    "erfc": _erfc,
-    "sign": np.sign,
-    "divide": np.divide,
-    "greater": np.greater,
-    "greater_equal": np.greater_equal,
-    "less": np.less,
-    "less_equal": np.less_equal,
-    "equal": np.equal,
-    "not_equal": np.not_equal,
-    "logical_not": np.logical_not,
-    "isfinite": np.isfinite,
+    "erf": np.vectorize(math.erf, otypes=[np.float64]),
+    "erfc": np.vectorize(math.erfc, otypes=[np.float64]),
     "where": lambda condition, a, b: np.where(condition != 0, a, b),
 }
 # Parts of the graph that are computed for test inputs have at most this many values.
 _MOST = 80
-_SPECIAL = (
-    0,
-    1e-9,
-    1e-6,
-    1e-3,
-    0.01,
-    0.1,
-    0.3,
-    0.5,
-    0.9,
-    1,
-    1.1,
-    1.5,
-    2,
-    2.5,
-    2.9,
-    3,
-    3.1,
-    4,
-    5,
-    5.9,
-    6,
-    6.1,
+_SIZES = (
+    *(0, 1e-9, 1e-6, 1e-3, 0.01, 0.1, 0.3, 0.5, 0.9, 1, 1.1, 1.5, 2, 2.5, 2.9, 3, 3.1),
+    *(4, 5, 5.9, 6, 6.1, 8, 12, 19, 30, 50, 80, 1e3, 1e6),
 )
-_POINTS = np.unique(
-    [sign * point for sign in (-1, 1) for point in (*_SPECIAL, 8, 12, 19, 30, 50, 80, 1e3, 1e6)]
-)
+_POINTS = np.unique([sign * size for sign in (-1, 1) for size in _SIZES])
 _TOLERANCE = 1e-6  # Frameworks keep constants in float32.
 _DIFFERS = 1e-3  # between a framework's results in float32 and those of a graph in float64
 
@@ -224,7 +174,8 @@ def _values(values: Sequence[Value], start: Value, x: Array) -> Array:
 
 def _computed(operation: Any, inputs: list[Array]) -> Array:
     if isinstance(operation, Function):
-        return np.asarray(_FUNCTIONS[operation.name](*inputs), np.float64)
+        function = _FUNCTIONS.get(operation.name) or getattr(np, operation.name)
+        return np.asarray(function(*inputs), np.float64)
     if isinstance(operation, Total):
         return np.asarray((np.sum if operation.name == "sum" else np.max)(inputs[0], axis=-1, keepdims=True))
     if isinstance(operation, Stop):
@@ -272,12 +223,8 @@ def _part(value: Value) -> Iterator[Value]:
         is_open = each is value or isinstance(
             each.operation, (Add, Apply, Function, Multiply, Scale, Select, Stop, Total)
         )
-        if is_open and not _is_head(each):
+        if is_open and not is_head(each.operation):
             waiting += [(before, False) for before in reversed(each.inputs)]
-
-
-def _is_head(value: Value) -> bool:
-    return isinstance(value.operation, Apply) and value.operation.activation.name in HEADS_ONLY
 
 
 def _between(value: Value, start: Value, part: list[Value]) -> list[Value] | None:

@@ -283,12 +283,4 @@ _ACTIVATIONS = {
     "softmax": Activation("softmax"),
 }
 
-_LINEAR = (
-    "LinearRegression",
-    "Ridge",
-    "RidgeCV",
-    "Lasso",
-    "LassoCV",
-    "ElasticNet",
-    "ElasticNetCV",
-)
+_LINEAR = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV")

@@ -255,7 +255,7 @@ def summed(x: Tensor, axes: Sequence[int], keep: bool = False, name: str = "sum"
 
 def normalised(
     x: Tensor,
-    axes: Sequence[int],
+    axes: int | Sequence[int],
     gain: Array | None,
     bias: Array | None,
     epsilon: float,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastjac.layers import HEADS_ONLY, Activation
-from fastjac.models.folding import fold
+from fastjac.layers import Activation
+from fastjac.models.folding import fold, has_head_last
 from fastjac.models.steps import Float64, Step, activation_of, affine, clip, computes_as, normalisation, scale
 from fastjac.models.torch_trace import traced
 from fastjac.network import Network
@@ -60,14 +60,10 @@ def from_torch(module: Any, example: Any = None) -> Network:
     dtype = np.float64 if wide else np.float32
     with torch.no_grad():
         steps = list(_steps(module, ""))
-    if None not in steps and not any(_is_head(step) for step in steps[:-1]):
-        size = None if example is None else _sample_size(example)
-        return fold([step for step in steps if step is not None], dtype, size)
+    chain = [step for step in steps if step is not None]
+    if len(chain) == len(steps) and has_head_last(chain):
+        return fold(chain, dtype, None if example is None else _sample_size(example))
     return Network(traced(module, example), dtype=dtype)
-
-
-def _is_head(step: Step | None) -> bool:
-    return isinstance(step, Activation) and step.name in HEADS_ONLY
 
 
 def _sample_size(example: Any) -> int:
@@ -234,10 +230,6 @@ def _softmax(layer: Any, where: str) -> list[Step]:
     return [Activation("log_softmax" if "Log" in type(layer).__name__ else "softmax")]
 
 
-def _nothing(layer: Any, where: str) -> list[Step]:
-    return []
-
-
 def _plain(name: str, parameter: Callable[[Any], float] = lambda layer: 0.0) -> _Reader:
     """Return the reader of a layer that is one of our activations."""
     return lambda layer, where: [activation_of(name, where, parameter(layer))]
@@ -247,9 +239,7 @@ _LAYERS: dict[str, _Reader] = {
     "Linear": _linear,
     "BatchNorm1d": _batch_norm,
     "Flatten": _flatten,
-    "Dropout": _nothing,
-    "AlphaDropout": _nothing,
-    "Identity": _nothing,
+    **dict.fromkeys(("Dropout", "AlphaDropout", "Identity"), lambda layer, where: []),
     "ReLU": _plain("relu"),
     "LeakyReLU": _plain("leaky_relu", lambda layer: layer.negative_slope),
     "ELU": _plain("elu", lambda layer: layer.alpha),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from fastjac import graph
 from fastjac.graph.values import Value
 from fastjac.models import recognise
-from fastjac.models.tensors import Tensor, concatenated, constant, tensor
+from fastjac.models.tensors import Tensor, concatenated, constant
 from fastjac.models.torch_operations import OPERATIONS
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -101,20 +102,17 @@ def _attempts(module: Any, example: Any) -> list[tuple[Any, ...]]:
                 f"{_name(module)} does not tell how many inputs it has: pass an example, as in "
                 "from_torch(module, torch.zeros(n))"
             )
-        example = torch.zeros(size)
-        batch_first = True
-    else:
-        batch_first = False
+    given = torch.zeros(size) if example is None else example
     random = torch.Generator().manual_seed(0)
     inputs = []
-    for each in example if isinstance(example, tuple) else (example,):
-        given = torch.as_tensor(each)
+    for each in given if isinstance(given, tuple) else (given,):
+        shape = torch.as_tensor(each).shape
         # Numbers of its own: an example of zeros may meet a kink.
-        inputs.append(torch.randn(given.shape, generator=random).to(first.device, first.dtype))
+        inputs.append(torch.randn(shape, generator=random).to(first.device, first.dtype))
     if all(each.ndim > 1 for each in inputs):
         return [tuple(each[:1] for each in inputs)]
     batches = tuple(each[None] if each.ndim == 1 else each[:1] for each in inputs)
-    return [batches, tuple(inputs)] if batch_first else [tuple(inputs), batches]
+    return [batches, tuple(inputs)] if example is None else [tuple(inputs), batches]
 
 
 def _input_size(module: Any) -> int | None:
@@ -209,25 +207,18 @@ def _outputs(module: Any, samples: list[Any], is_batch: bool) -> tuple[Any, Any,
     return y, v, list(gradients)
 
 
-class _Content(NamedTuple):
-    """A value, and the place in it of each number in a tensor's storage."""
-
-    value: Value
-    places: NDArray[np.intp]
-
-
 def _tracer(module: Any, source: Value) -> Any:
     """Return a mode of PyTorch that follows the operations on tensors that depend on ``source``."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_map
+    from torch.utils._pytree import tree_leaves, tree_map
 
     class Tracer(TorchDispatchMode):  # type: ignore[misc]
         """Keeps, for each storage, what its numbers are; so a view needs no operation of its own."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.contents: dict[int, _Content | None] = {}
+            self.contents: dict[int, Tensor | None] = {}
             self.alive: list[Any] = []  # Otherwise another tensor may get the same storage.
             self.error: Unread | None = None
 
@@ -235,7 +226,7 @@ def _tracer(module: Any, source: Value) -> Any:
             """Note what the numbers of a tensor are."""
             storage = result.untyped_storage()
             size = storage.nbytes() // result.element_size()
-            place, before = storage.data_ptr(), None
+            place = storage.data_ptr()
             if result.numel() == 0:
                 return
             self.alive.append(result)
@@ -243,15 +234,14 @@ def _tracer(module: Any, source: Value) -> Any:
                 self.contents[place] = None
                 return
             value, places = traced
-            if place in self.contents and result.numel() < size:
-                before = self.contents[place]
             flat = np.zeros(size, np.intp)
+            before = self.contents.get(place) if result.numel() < size else None
             if before is not None:
-                both = concatenated([tensor(before.value), tensor(value)], 0)
-                old, new = np.split(both.places, [before.value.size])
-                value, places, flat = both.value, new[places], old[before.places]
+                value, both = concatenated([before, traced.moved(np.ravel)], 0)
+                flat, new = np.split(both, [before.places.size])
+                places = new.reshape(places.shape)
             _window(flat, result)[...] = places
-            self.contents[place] = _Content(value, flat)
+            self.contents[place] = Tensor(value, flat)
 
         def read(self, operand: Any) -> Tensor | None:
             """Return what the numbers of a tensor are, None if they are constants."""
@@ -261,7 +251,7 @@ def _tracer(module: Any, source: Value) -> Any:
             content = self.contents[place]
             if content is None:
                 raise ValueError("what it takes from the operation before is none of its main results")
-            return Tensor(content.value, _window(content.places, operand).copy())
+            return content.moved(lambda p: _window(p, operand).copy())
 
         def depends(self, operands: Sequence[Any]) -> bool:
             return any(
@@ -270,17 +260,15 @@ def _tracer(module: Any, source: Value) -> Any:
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            tensors = list(_tensors((args, kwargs)))
+            tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
             name = function._schema.name.removeprefix("aten::")
             if torch.Tag.nondeterministic_seeded in function.tags and name not in OPERATIONS:
                 self.refuse(name, "it draws random numbers, so its output is no function of the input alone")
-            if not self.depends(tensors) or name in _SHAPES:
+            if not self.depends(tensors) or name in _OF_SHAPES:
                 return function(*args, **kwargs)
             if name in ("_local_scalar_dense", "nonzero"):
                 self.refuse("item", "it takes another way for other inputs, as a branch on a number does")
             is_written = _writes(function)
-            if name in _IN_PLACE_VIEWS:
-                return function(*args, **kwargs)
             before = {id(each): each.clone() for each in tensors if is_written and not self.depends([each])}
             result = function(*args, **kwargs)
             if function.is_view and name != "detach":
@@ -304,14 +292,9 @@ def _tracer(module: Any, source: Value) -> Any:
             if is_written:
                 self.write(args[0], found, before.get(id(args[0])))
                 return result
-            first, *others = result if isinstance(result, (tuple, list)) else (result,)
-            if isinstance(found, list):
-                for each, traced in zip((first, *others), found, strict=True):
-                    self.keep(each, traced)
-                return result
-            self.keep(first, found)
-            for each in others:
-                self.keep(each, None)
+            results = result if isinstance(result, (tuple, list)) else (result,)
+            for each, traced in itertools.zip_longest(results, [found]):
+                self.keep(each, traced)
             return result
 
         def write(self, target: Any, found: Tensor, before: Any) -> None:
@@ -324,17 +307,15 @@ def _tracer(module: Any, source: Value) -> Any:
                 torch.as_strided(numbers, target.shape, target.stride(), target.storage_offset()).copy_(
                     before
                 )
-                old = constant(_array(numbers), source)
-                self.contents[storage.data_ptr()] = _Content(old.value, old.places)
+                self.contents[storage.data_ptr()] = constant(_array(numbers), source)
             self.keep(target, found.moved(lambda p: np.broadcast_to(p, tuple(target.shape))))
 
         def where(self, name: str) -> str:
             """Return the module and the user's line that compute, and the operation."""
-            frames = traceback.walk_stack(None)
             owner, line = "", ""
             names = {id(part): name for name, part in module.named_modules()}
             torch_folder = os.path.dirname(torch.__file__)
-            for frame, number in frames:
+            for frame, number in traceback.walk_stack(None):
                 file = frame.f_code.co_filename
                 part = frame.f_locals.get("self")
                 if not owner and isinstance(part, torch.nn.Module) and id(part) in names:
@@ -353,13 +334,12 @@ def _tracer(module: Any, source: Value) -> Any:
     return Tracer()
 
 
-# They depend on the shape of a tensor, but on none of its numbers.
-_SHAPES = (
+# They depend on the shape of a tensor, or change it, but none of its numbers.
+_OF_SHAPES = (
     *("empty_like", "zeros_like", "ones_like", "full_like"),
     *("new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"),
+    *("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_"),
 )
-# They change the shape of a tensor, but none of its numbers.
-_IN_PLACE_VIEWS = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_")
 
 
 def _writes(function: Any) -> bool:
@@ -377,12 +357,4 @@ def _window(flat: NDArray[np.intp], of: Any) -> NDArray[np.intp]:
 
 def _array(operand: Any) -> Any:
     numbers = operand.detach().cpu()
-    is_number = numbers.is_floating_point()
-    return numbers.double().numpy() if is_number else numbers.numpy()
-
-
-def _tensors(operands: Any) -> Iterator[Any]:
-    import torch
-    from torch.utils._pytree import tree_leaves
-
-    return (each for each in tree_leaves(operands) if isinstance(each, torch.Tensor))
+    return (numbers.double() if numbers.is_floating_point() else numbers).numpy()

@@ -10,11 +10,11 @@ from numpy.typing import DTypeLike
 from fastjac import graph
 from fastjac.graph.folding import most_weights
 from fastjac.graph.plan import GraphPlan
-from fastjac.layers import HEADS_ONLY, Activation
-from fastjac.models.folding import fold
+from fastjac.layers import Activation
+from fastjac.models.folding import fold, has_head_last
 from fastjac.models.limits import MOST_OPERATIONS, Budget
 from fastjac.models.onnx.values import AnyStep, Base, Limits, Mean, Normalise, Spread
-from fastjac.models.steps import Affine, Scale, Select, Step, clip
+from fastjac.models.steps import Affine, Scale, Select, clip
 from fastjac.network import Network
 
 
@@ -34,7 +34,7 @@ def network(
         allows.
     """
     steps = base.path()
-    if steps is not None and _ends_in_head(steps):
+    if steps is not None and has_head_last(steps):
         return fold(steps, dtype, n_inputs, output_names=output_names, budget=budget)
     bases = base.ordered()
     size = n_inputs or _first_size(bases)
@@ -42,14 +42,6 @@ def network(
     if isinstance(net.plan, GraphPlan):
         budget.check_derivatives(net.plan.derivatives)
     return net
-
-
-def _ends_in_head(steps: Sequence[Step]) -> bool:
-    """Return whether softmax and log_softmax come last only."""
-    activations = [isinstance(step, Activation) and step.name for step in steps]
-    while activations and activations[-1] == "identity":
-        activations.pop()
-    return not any(name in HEADS_ONLY for name in activations[:-1])
 
 
 def _first_size(bases: Sequence[Base]) -> int:
