@@ -94,8 +94,8 @@ def _follow(model: Any, inputs: list[int], first: int, calls: list[Call]) -> int
             continue
         arguments = None
         if not isinstance(layer, keras.Layer):
-            arguments = tuple(_argument(each, known) for each in node.arguments.args)
-            arguments += tuple(_argument(each, known) for each in node.arguments.kwargs.values())
+            given = (*node.arguments.args, *node.arguments.kwargs.values())
+            arguments = tuple(_argument(each, known) for each in given)
         shape: Shape = tuple(node.input_tensors[0].shape)
         kind = type(layer).__name__ if arguments is not None else kind_of(layer)
         calls.append(Call(layer, kind, where, tuple(before), shape, arguments))

@@ -151,7 +151,7 @@ def _native(value: Value, inputs: list[Value]) -> Value:
     operation: Any = value.operation
     if isinstance(operation, Total) and operation.name == "sum":
         return graph.affine(inputs[0], np.ones((inputs[0].size, 1)))
-    if isinstance(operation, Function) and operation.name == "expm1" and "exp" in ACTIVATIONS:
+    if isinstance(operation, Function) and operation.name == "expm1":
         return graph.apply(inputs[0], "exp") - 1
     if isinstance(operation, Stop):
         raise ValueError(f"{operation.where}: it stops the derivative, which fastjac does not")
@@ -174,8 +174,8 @@ def _values(values: Sequence[Value], start: Value, x: Array) -> Array:
 
 def _computed(operation: Any, inputs: list[Array]) -> Array:
     if isinstance(operation, Function):
-        function = _FUNCTIONS.get(operation.name) or getattr(np, operation.name)
-        return np.asarray(function(*inputs), np.float64)
+        compute = _FUNCTIONS.get(operation.name) or getattr(np, operation.name)
+        return np.asarray(compute(*inputs), np.float64)
     if isinstance(operation, Total):
         return np.asarray((np.sum if operation.name == "sum" else np.max)(inputs[0], axis=-1, keepdims=True))
     if isinstance(operation, Stop):

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastjac.layers import Activation, network_dtype
+from fastjac.layers import Activation, as_activation, network_dtype
 from fastjac.models.folding import fold
 from fastjac.models.steps import (
-    IDENTITY,
     Scale,
     Select,
     Step,
@@ -192,6 +191,8 @@ def _transformer_steps(transformer: Any) -> list[Step]:
         raise ValueError(problem)
     if not hasattr(transformer, "n_features_in_"):
         raise ValueError(f"{where} is not fitted: call fit first")
+    if getattr(transformer, "clip", False):
+        raise ValueError(f"{where} has clip=True, which is not an affine map: fit it with clip=False")
     return _TRANSFORMERS[where](transformer, where)
 
 
@@ -238,18 +239,6 @@ def _standard_scaler(scaler: Any, where: str) -> list[Step]:
     return [scale(1 / deviation, -mean / deviation, where)]
 
 
-def _min_max_scaler(scaler: Any, where: str) -> list[Step]:
-    if scaler.clip:
-        raise ValueError(f"{where} has clip=True, which is not an affine map: fit it with clip=False")
-    return [scale(scaler.scale_, scaler.min_, where)]
-
-
-def _max_abs_scaler(scaler: Any, where: str) -> list[Step]:
-    if getattr(scaler, "clip", False):
-        raise ValueError(f"{where} has clip=True, which is not an affine map: fit it with clip=False")
-    return [scale(1 / as_float64(scaler.scale_, where), 0.0, where)]
-
-
 def _robust_scaler(scaler: Any, where: str) -> list[Step]:
     size = scaler.n_features_in_
     deviation = as_float64(scaler.scale_, where) if scaler.with_scaling else np.ones(size)
@@ -267,20 +256,15 @@ def _pca(pca: Any, where: str) -> list[Step]:
 
 _TRANSFORMERS: dict[str, Callable[[Any, str], list[Step]]] = {
     "StandardScaler": _standard_scaler,
-    "MinMaxScaler": _min_max_scaler,
-    "MaxAbsScaler": _max_abs_scaler,
+    "MinMaxScaler": lambda scaler, where: [scale(scaler.scale_, scaler.min_, where)],
+    "MaxAbsScaler": lambda scaler, where: [scale(1 / as_float64(scaler.scale_, where), 0.0, where)],
     "RobustScaler": _robust_scaler,
     "PCA": _pca,
     "ColumnTransformer": _column_transformer,
 }
 
 _ACTIVATIONS = {
-    "identity": IDENTITY,
-    "logistic": Activation("sigmoid"),
-    "tanh": Activation("tanh"),
-    "relu": Activation("relu"),
-    "exp": Activation("exp"),
-    "softmax": Activation("softmax"),
+    name: as_activation(name) for name in ("identity", "logistic", "tanh", "relu", "exp", "softmax")
 }
 
 _LINEAR = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV")

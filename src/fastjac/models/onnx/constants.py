@@ -77,9 +77,8 @@ def _gather(node: Node, inputs: list[Array], budget: Budget) -> Array:
 
 def _split(node: Node, inputs: list[Array], budget: Budget) -> Array:
     axis = node.attributes.get("axis", 0)
-    sizes = split_sizes(inputs[1] if len(inputs) > 1 else None, node, inputs[0].shape[axis], budget)
-    end = int(sizes[: node.place + 1].sum())
-    return np.take(inputs[0], np.arange(end - sizes[node.place], end), axis)
+    sizes = inputs[1] if len(inputs) > 1 else None
+    return np.take(inputs[0], split_places(sizes, node, inputs[0].shape[axis], budget), axis)
 
 
 def _reshape(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
@@ -156,8 +155,11 @@ def slices(inputs: list[Array], attributes: Mapping[str, Any], count: int) -> tu
     return tuple(found)
 
 
-def split_sizes(sizes: Any, node: Node, length: int, budget: Budget) -> NDArray[np.int64]:
-    """Return the lengths of the parts of a Split: an input from opset 13 on, an attribute, or equal ones."""
+def split_places(sizes: Any, node: Node, length: int, budget: Budget) -> NDArray[np.int64]:
+    """Return the places of one part of a Split.
+
+    The lengths of all parts are an input from opset 13 on, an attribute, or equal.
+    """
     sizes = node.attributes.get("split") if sizes is None else sizes
     if sizes is None:
         budget.spend(node.outputs)
@@ -168,7 +170,8 @@ def split_sizes(sizes: Any, node: Node, length: int, budget: Budget) -> NDArray[
     count = node.attributes.get("num_outputs", node.outputs)
     if lengths.min() < 1 or lengths.sum() != length or not lengths.size == count == node.outputs:
         raise ValueError(f"it splits {length} entries into {node.outputs} parts of {lengths[:20].tolist()}")
-    return lengths
+    end = lengths[: node.place + 1].sum()
+    return np.arange(end - lengths[node.place], end)
 
 
 _ELEMENTWISE: dict[str, Callable[..., Any]] = {

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.models.onnx.constants import slices, split_sizes
+from fastjac.models.onnx.constants import slices, split_places
 from fastjac.models.onnx.elementwise import settled
 from fastjac.models.onnx.patterns import COMPLEMENT, X
 from fastjac.models.onnx.reader import Reader
 from fastjac.models.onnx.shapes import moved
 from fastjac.models.onnx.values import BATCH, Base, Node, Spread, Value
-from fastjac.models.onnx.widths import numbered, widened
+from fastjac.models.onnx.widths import numbered, of_rank, widened
 from fastjac.models.steps import Scale, Select, Step, both_columns, scale
 
 
@@ -53,10 +53,8 @@ def split(reader: Reader, node: Node, value: Value) -> Value:
     axis = axis_of(value, node.attributes.get("axis", 0))
     places = _numbered(reader, value)
     sizes = reader.constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
-    ends = np.cumsum(split_sizes(sizes, node, places.shape[axis], reader.tensors.budget))
-    start = ends[node.place - 1] if node.place else 0
-    part = np.take(places, np.arange(start, ends[node.place]), axis)
-    return _selected(reader, node, value, part, value.batch)
+    part = split_places(sizes, node, places.shape[axis], reader.tensors.budget)
+    return _selected(reader, node, value, np.take(places, part, axis), value.batch)
 
 
 def slice_(reader: Reader, node: Node, value: Value) -> Value:
@@ -98,10 +96,7 @@ def expand(reader: Reader, node: Node, value: Value) -> Value:
     target = reader.constant(node.inputs[1]).tolist()
     count = max(len(target), len(value.axes))
     target = [1] * (count - len(target)) + target
-    new = count - len(value.axes)
-    value = value._replace(
-        axes=(1,) * new + value.axes, batch=None if value.batch is None else value.batch + new
-    )
+    value = of_rank(value, count)
     axes = list(value.axes)
     for place, (size, wanted) in enumerate(zip(value.axes, target, strict=True)):
         if place == value.batch:

@@ -57,6 +57,13 @@ def widened(reader: Reader, value: Value, axes: Axes, where: str) -> Value:
     return value.then(Select(np.broadcast_to(numbered(value), lengths).ravel(), where), axes=axes)
 
 
+def of_rank(value: Value, count: int) -> Value:
+    """Return a tensor with so many axes, of which new ones are in front."""
+    new = count - len(value.axes)
+    batch = None if value.batch is None else value.batch + new
+    return value._replace(axes=(1,) * new + value.axes, batch=batch)
+
+
 def numbered(value: Value) -> NDArray[np.intp]:
     """Return the places of a sample's entries in the shape of the tensor, with one sample in its batch."""
     lengths = [1 if place == value.batch else size or 0 for place, size in enumerate(value.axes)]
@@ -70,13 +77,7 @@ def _shapes(values: Sequence[Value]) -> str:
 def aligned(reader: Reader, values: Sequence[Value], where: str) -> tuple[list[Base], Axes, int | None]:
     """Return tensors that meet entry by entry, with the axes and the batch of the result."""
     count = max(len(value.axes) for value in values)
-    padded = [
-        value._replace(
-            axes=(1,) * (count - len(value.axes)) + value.axes,
-            batch=None if value.batch is None else value.batch + count - len(value.axes),
-        )
-        for value in values
-    ]
+    padded = [of_rank(value, count) for value in values]
     batches = {value.batch for value in padded} - {None}
     batch = batches.pop() if batches else None
     if batches:
