@@ -69,9 +69,7 @@ def write_safetensors(arrays: Arrays, text: str) -> bytes:
     same bytes.
     """
     arrays = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in arrays.items()}
-    header: dict[str, Any] = {
-        "__metadata__": {"fastjac": text, "fastjac_crc32": _checksum(arrays, text)},
-    }
+    header: dict[str, Any] = {"__metadata__": {"fastjac": text, "fastjac_crc32": _checksum(arrays, text)}}
     end = 0
     for name, array in arrays.items():
         begin, end = end, end + array.nbytes

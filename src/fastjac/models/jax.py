@@ -91,9 +91,9 @@ def _check(value: Value, function: Callable[[Any], Any], dtype: Any) -> None:
     found = [jax.vjp(function, sample.astype(dtype)) for sample in samples]
     v = [random.normal(size=y.shape) for y, _ in found]
     v_jac = [pull(each.astype(y.dtype))[0] for (y, pull), each in zip(found, v, strict=True)]
-    flat = [np.array([np.ravel(np.asarray(each, np.float64)) for each in part]) for part in (v, v_jac)]
-    y = np.array([np.ravel(np.asarray(each, np.float64)) for each, _ in found])
-    if not recognise.check(value, samples.astype(dtype).astype(np.float64), y, *flat):
+    y = [each for each, _ in found]
+    flat = [np.array([np.ravel(np.asarray(each, np.float64)) for each in part]) for part in (y, v, v_jac)]
+    if not recognise.check(value, samples.astype(dtype).astype(np.float64), *flat):
         raise ValueError("function has derivatives of its own, which are not those of what it computes")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,21 +31,22 @@ _Primitive = Callable[..., Tensor]
 def _dot_general(where: str, params: _Params, a: Operand, b: Operand) -> Tensor:
     """Return sums of products over some axes of both, for each entry of the others."""
     (along_a, along_b), (batch_a, batch_b) = params["dimension_numbers"]
-    sides = []
-    for operand, along, batch in ((a, along_a, batch_a), (b, along_b, batch_b)):
-        numbers = operand if isinstance(operand, Tensor) else np.asarray(operand, np.float64)
-        shape = numbers.shape
-        kept = [axis for axis in range(len(shape)) if axis not in (*along, *batch)]
-        lead, rest = ([shape[axis] for axis in axes] for axes in (batch, kept))
-        order = [*batch, *kept, *along]
-
-        def arranged(p: Any, order: list[int] = order, lead: list[int] = lead, rest: list[int] = rest) -> Any:
-            return p.transpose(order).reshape((*lead, math.prod(rest), -1))
-
-        sides.append((moved(numbers, arranged), lead, rest))
-    (left, lead, rows), (right, _, columns) = sides
+    left, lead, rows = _matrices(a, along_a, batch_a)
+    right, _, columns = _matrices(b, along_b, batch_b)
     result = matmul(left, moved(right, turned), where)
     return result.moved(lambda p: p.reshape((*lead, *rows, *columns)))
+
+
+def _matrices(operand: Operand, along: Sequence[int], batch: Sequence[int]) -> tuple[Any, ...]:
+    """Return an operand as matrices whose rows lie ``along`` some axes, and the sizes of the others."""
+    numbers = operand if isinstance(operand, Tensor) else np.asarray(operand, np.float64)
+    kept = [axis for axis in range(len(numbers.shape)) if axis not in (*along, *batch)]
+    lead, rows = ([numbers.shape[axis] for axis in axes] for axes in (batch, kept))
+
+    def arranged(p: Any) -> Any:
+        return p.transpose((*batch, *kept, *along)).reshape((*lead, math.prod(rows), -1))
+
+    return moved(numbers, arranged), lead, rows
 
 
 def _integer_pow(where: str, params: _Params, x: Tensor) -> Tensor:

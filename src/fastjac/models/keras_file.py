@@ -281,12 +281,7 @@ def _name(layer: dict[str, Any]) -> str:
 def _input_shape(model: dict[str, Any], first: dict[str, Any]) -> Shape:
     """Return the shape that a model, or the configuration of its first layer, tells for its input."""
     config = model["config"] if isinstance(model["config"], dict) else {}
-    given = [
-        first.get("batch_shape"),
-        first.get("batch_input_shape"),
-        config.get("build_input_shape"),
-    ]
-    shape = next((shape for shape in given if shape), None)
+    shape = first.get("batch_shape") or first.get("batch_input_shape") or config.get("build_input_shape")
     if not shape:
         raise ValueError("it does not tell the shape of its input")
     return tuple(None if size is None else int(size) for size in shape)

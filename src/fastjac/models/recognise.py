@@ -43,7 +43,7 @@ class Stop(NamedTuple):
 
 
 _Build = Callable[[Value], Value]
-# What NumPy has not, or otherwise; it has all other functions by their names.
+# The functions that are not NumPy's of the same name.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
@@ -259,7 +259,7 @@ def _of_entries(start: Value, between: list[Value]) -> _Build | None:
             expected = elementwise(sign * x, activation)
             for gain in (1, -1):
                 if _agree(y, gain * expected, np.minimum(np.abs(x), 1)):
-                    return lambda z, a=activation, s=sign, g=gain: g * graph.apply(s * z, a)  # type: ignore[misc]
+                    return lambda z: gain * graph.apply(sign * z, activation)
     return _clipped(x, y)
 
 
@@ -304,7 +304,7 @@ def _of_vectors(start: Value, between: list[Value]) -> _Build | None:
     y = _values(between, start, x)
     for name in HEADS_ONLY:
         if _agree(y, _computed(Apply(Activation(name)), [x]), 0):
-            return lambda z, a=name: graph.apply(z, a)  # type: ignore[misc]
+            return lambda z: graph.apply(z, name)
     if any(isinstance(each.operation, Stop) for each in between):
         return None
     for epsilon in _epsilons(between):
@@ -315,7 +315,7 @@ def _of_vectors(start: Value, between: list[Value]) -> _Build | None:
             if _agree(y, gain * expected, np.abs(gain).max()):
                 normal = graph.layer_norm if centred else graph.rms_norm
                 gains = None if np.all(np.abs(gain - 1) < 1e-9) else gain
-                return lambda z, f=normal, g=gains, e=epsilon: f(z, g, epsilon=e)  # type: ignore[misc]
+                return lambda z: normal(z, gains, epsilon=epsilon)
     return None
 
 

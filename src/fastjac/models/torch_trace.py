@@ -334,7 +334,7 @@ def _tracer(module: Any, source: Value) -> Any:
     return Tracer()
 
 
-# They depend on the shape of a tensor, or change it, but none of its numbers.
+# They take or change the shape of a tensor, but none of its numbers.
 _OF_SHAPES = (
     *("empty_like", "zeros_like", "ones_like", "full_like"),
     *("new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"),
