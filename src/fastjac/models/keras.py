@@ -95,15 +95,11 @@ def _follow(model: Any, inputs: list[int], first: int, calls: list[Call]) -> int
         arguments = None
         if not isinstance(layer, keras.Layer):
             given = (*node.arguments.args, *node.arguments.kwargs.values())
-            arguments = tuple(_argument(each, known) for each in given)
+            arguments = tuple(
+                Argument(known[id(each)]) if isinstance(each, keras.KerasTensor) else each for each in given
+            )
         shape: Shape = tuple(node.input_tensors[0].shape)
         kind = type(layer).__name__ if arguments is not None else kind_of(layer)
         calls.append(Call(layer, kind, where, tuple(before), shape, arguments))
         known[id(tensor)] = first + len(calls) - 1
     return known[id(model.outputs[0])]
-
-
-def _argument(argument: Any, known: dict[int, int]) -> Any:
-    import keras
-
-    return Argument(known[id(argument)]) if isinstance(argument, keras.KerasTensor) else argument

@@ -314,14 +314,6 @@ def _rms_normalization(layer: Any, where: str, x: Tensor) -> Tensor:
     return normalised(x, layer.axis, gain, None, float(layer.epsilon), False, where)
 
 
-def _reshape(layer: Any, where: str, x: Tensor) -> Tensor:
-    return x.moved(lambda p: p.reshape(1, *layer.target_shape))
-
-
-def _permute(layer: Any, where: str, x: Tensor) -> Tensor:
-    return x.moved(lambda p: p.transpose(0, *layer.dims))
-
-
 # Layers that take several tensors, or entries of one together.
 JOINS: dict[str, Callable[..., Tensor]] = {
     "Add": _join("add"),
@@ -333,8 +325,8 @@ JOINS: dict[str, Callable[..., Tensor]] = {
     "Concatenate": _concatenate,
     "LayerNormalization": _layer_normalization,
     "RMSNormalization": _rms_normalization,
-    "Reshape": _reshape,
-    "Permute": _permute,
+    "Reshape": lambda layer, where, x: x.moved(lambda p: p.reshape(1, *layer.target_shape)),
+    "Permute": lambda layer, where, x: x.moved(lambda p: p.transpose(0, *layer.dims)),
 }
 _OPERATIONS = {
     "Add": "add",

@@ -266,10 +266,6 @@ def _padded(where: str, x: Tensor, pad: Sequence[int], value: float = 0.0) -> Te
     return x
 
 
-def _nothing(where: str, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return x
-
-
 def _copied(where: str, target: Operand, source: Operand, *_: Any) -> Tensor:
     """Return what is written over a tensor, a constant if nothing of it depends on the input."""
     if isinstance(source, Tensor):
@@ -378,6 +374,7 @@ OPERATIONS: dict[str, _Operation] = {
     **dict.fromkeys(("copy", "fill"), _copied),
     "zero": lambda where, x: _copied(where, x, 0.0),
     **dict.fromkeys(
-        ("clone", "contiguous", "_to_copy", "to", "lift_fresh", "_unsafe_view", "alias"), _nothing
+        ("clone", "contiguous", "_to_copy", "to", "lift_fresh", "_unsafe_view", "alias"),
+        lambda where, x, *_, **__: x,
     ),
 }
