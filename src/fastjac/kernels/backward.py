@@ -72,24 +72,30 @@ def _compact(dtype, context, layer, rows, most, left):
 
 
 @inner
-def multiply(dtype, context, layer, step, spared, jac):
+def multiply(dtype, context, layers, step, spared, jac):
     """Compute one product of the plan, into panels or, where it has none, into the Jacobian.
 
     Row ``spared`` of the Jacobian becomes what makes the sum of all rows zero.
     """
-    size, width = itemsize(dtype), panel_width(dtype)
+    size, width, layer = itemsize(dtype), panel_width(dtype), layers[step.layer]
     row = width * size
     sparing = step.outputs and spared < step.m
     rows = step.m - 1 if sparing else step.m
     whole, tail = step.n // width, step.n % width
     most = smaller(MR, WAYS) if step.out == 0 and step.n * size % SAME_SET == 0 else np.intp(MR)
-    left, skip, panel = _left(dtype, context, layer, step, rows), np.intp(0), rows * row
+    left, skip, panel = step.scalar, np.intp(0), rows * row
+    if not step.scaled:
+        left = _left(dtype, context, layer, step, rows)
+    gain = layers[step.gain].slope if step.gain >= 0 else 0
     # A left factor that does not stay in the second cache is read again for each panel: in one run, then.
     is_compact = context.compact and rows * layer.fan_out * size > context.second_cache // 2
     if is_compact:
         skip = _compact(dtype, context, layer, rows, most, left)
         left, panel = context.compact, skip // larger((layer.count + width - 1) // width, 1)
-    tabulate(dtype, layer.active, layer.count, panel, is_compact, context.table)
+    table = step.table
+    if not table:
+        table = context.table
+        tabulate(dtype, layer.active, layer.count, panel, is_compact, table)
     blocks, units = blocks_of(dtype, context, layer.count)
     many = whole if blocks == 1 and not layer.raw else 1
     # Where B stays in the second cache, the Jacobian is written a tile of rows at a time, in long runs: of
@@ -120,7 +126,7 @@ def multiply(dtype, context, layer, step, spared, jac):
             product(
                 dtype,
                 (end - begin, cols, panels, most),
-                (smaller(units, layer.count - first), context.table + 16 * first),
+                (smaller(units, layer.count - first), table + 16 * first),
                 (left + begin * row, skip),
                 (right, layer.fan_out * row),
                 (
@@ -128,7 +134,11 @@ def multiply(dtype, context, layer, step, spared, jac):
                     rows * row if step.out else row,
                     (offsets if is_last else context.panel_rows) + 8 * begin,
                 ),
-                (context.partial if block else 0, rest if is_last else 0),
+                (
+                    context.partial if block else 0,
+                    gain + p * row if gain and is_last else 0,
+                    rest if is_last else 0,
+                ),
             )
         if ragged:
             copy_rows(dtype, out, rows, cols, target, context.jac_rows)
@@ -138,10 +148,11 @@ def multiply(dtype, context, layer, step, spared, jac):
 
 
 @inner
-def head_rows(dtype, context, layer, spared, out, out_panel):
+def head_rows(dtype, context, layer, spared, slope, out, out_panel):
     """Write the last layer's ``w.T``, multiplied by the head from the left, less row ``spared``.
 
-    Its panels are ``out_panel`` bytes apart.
+    Its columns are multiplied by the vector ``slope``, if that is not 0. Its panels are ``out_panel`` bytes
+    apart.
     """
     width, rows = panel_width(dtype), layer.fan_out
     row, pivot = width * itemsize(dtype), context.pivot
@@ -159,6 +170,7 @@ def head_rows(dtype, context, layer, spared, out, out_panel):
             pivot,
             spared,
             context.units,
+            slope + p * row if slope else context.ones,
             out + p * out_panel,
         )
 
@@ -241,11 +253,11 @@ def jacobian(dtype, context, layers, steps, best, jac):
         jac_rows[r] = (r + (r >= spared)) * n_inputs * size
 
     if context.scaled:
-        head_rows(dtype, context, last, spared, context.scaled, kept * row)
+        slope = layers[context.n_layers - 2].slope if context.scaled_by_slopes else 0
+        head_rows(dtype, context, last, spared, slope, context.scaled, kept * row)
     for i in range(context.n_steps):
         step = steps[i]
-        layer = layers[step.layer]
-        multiply(dtype, context, layer, step, spared, jac)
+        multiply(dtype, context, layers, step, spared, jac)
         if step.head:
             head_columns(dtype, context, last, step.m, step.out)
     if context.result:

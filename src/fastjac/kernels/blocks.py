@@ -76,7 +76,7 @@ def times_w_block(dtype, context, layer, x):
             (layer.w, 0),
             (x, 0),
             (layer.block_a, 0, context.panel_rows),
-            (layer.block_a if block else 0, 0),
+            (layer.block_a if block else 0, 0, 0),
         )
     scale(dtype, rows, width, layer.block_a, layer.minus_b, size, context.ones, layer.block_a)
 
@@ -181,17 +181,16 @@ def backward_block(dtype, context, layers, given, out):
                     cols = smaller(width, n_outputs - p * width)
                     copy(dtype, context.cotangent + p * row, cols, at + (p * rows + s) * row)
             else:
-                head_rows(dtype, context, layer, n_outputs, at + s * each * row, rows * row)
+                before = layers[last - 1]
+                slope = before.slopes + (start + s) * vector_bytes(dtype, before.fan_out)
+                head_rows(dtype, context, layer, n_outputs, slope, at + s * each * row, rows * row)
         for i in range(last if given else last - 1, 0, -1):
-            if i < last:
-                _scale_rows(dtype, context, layers[i], start, rows, each, at)
             tabulate(dtype, context.units, layers[i].fan_out, rows * row, False, context.table)
             panels = (layers[i].fan_in + width - 1) // width
             to = following, rows * row, context.panel_rows
             _times_weights(dtype, context, layers[i], (rows, width, panels, MR), at, 0, to)
+            _scale_rows(dtype, context, layers[i - 1], start, rows, each, following)
             at, following = following, at
-        if last > 0:
-            _scale_rows(dtype, context, layers[0], start, rows, each, at)
         tabulate(dtype, context.units, layers[0].fan_out, rows * row, False, context.table)
         _write_rows(dtype, context, layers[0], rows, at, out + start * each * context.n_inputs * size)
 
@@ -214,7 +213,7 @@ def _times_weights(dtype, context, layer, shape, rows, panel, to):
     stride = layer.fan_out * panel_width(dtype) * itemsize(dtype)
     units = layer.fan_out, context.table
     none = np.intp(0)
-    product(dtype, shape, units, (rows, none), (layer.w + panel * stride, stride), to, (none, none))
+    product(dtype, shape, units, (rows, none), (layer.w + panel * stride, stride), to, (none, none, none))
 
 
 @inner

@@ -89,10 +89,10 @@ class Context:
         layers = self._make_layers()
         last = packed.layers[-1].w
         scaled = 0 if packed.forward[-1] else self.arena.panels(last.shape[1], last.shape[0])
-        steps, result = self._make_steps(scaled)
         context = self.arena.records(CONTEXT)
         self.record = context[0]
         self.address = int(context.ctypes.data)
+        steps, result = self._make_steps(scaled)
         self._fill(layers, steps, scaled, result)
         self._make_room_for_tangents()
 
@@ -160,6 +160,7 @@ class Context:
         products = list(root.steps())
         records = arena.records(STEP, len(products))
         stored: dict[Product, int] = {}
+        makers: dict[Product, Any] = {}
 
         def operand(product: Product) -> int:
             if product.left is not None:
@@ -174,10 +175,18 @@ class Context:
             record["layer"], record["m"], record["n"] = product.contracted, m, n
             record["scalar"], record["vector"] = operand(scalar), operand(vector)
             record["scalar_transposed"] = packed.transposed[scalar] != transposed
+            record["gain"] = -1
+            # The active units of these have slope 1.
+            plain = packed.layers[product.contracted].activation.name in ("relu", "identity")
+            if not (plain or record["scalar_transposed"]) and scalar in makers:
+                makers[scalar]["gain"], record["scaled"] = product.contracted, 1
+            elif not (plain or record["scalar_transposed"]) and record["scalar"] == scaled != 0:
+                self.record["scaled_by_slopes"] = record["scaled"] = 1
             record["outputs"] = product in packed.spine
             record["head"] = vector.first == last and transposed and not packed.transposed[root]
             if transposed or product is not root:
                 record["out"] = stored[product] = arena.panels(m, n)
+                makers[product] = record
         return records, stored.get(root, 0)
 
     def _fill(self, layers: Array, steps: Array, scaled: int, result: int) -> None:
@@ -218,6 +227,21 @@ class Context:
         record["edge"] = arena.vector(max(n_outputs + 1, 5, width) * width)
         record["partial"] = arena.vector(widest * width)
         record["table"] = arena.integers(np.zeros(2 * widest))
+        self._make_tables(layers, steps)
+
+    def _make_tables(self, layers: Array, steps: Array) -> None:
+        """Make the tables of products that have the same units and rows in every call."""
+        packed, most = self._packed, self.record["second_cache"] // 2
+        itemsize, width = packed.dtype.itemsize, packed.target.panel_width(packed.dtype)
+        spares = layers[len(packed.layers) - 1]["activation"] == SOFTMAX
+        for step in steps:
+            layer, rows = layers[step["layer"]], int(step["m"])
+            is_compact = rows * layer["fan_out"] * itemsize > most
+            if not (layer["flat"] or is_compact or (step["outputs"] and spares)):
+                unit = np.arange(layer["fan_out"])
+                panel, column = np.divmod(unit, width)
+                offsets = (panel * rows * width + column) * itemsize, unit * width * itemsize
+                step["table"] = self.arena.integers(np.column_stack(offsets).ravel())
 
     def _make_stack(self) -> int:
         """Make room for rows of several samples, if there are blocks of these; return for how many rows."""

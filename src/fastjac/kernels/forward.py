@@ -177,7 +177,7 @@ def _carry(dtype, context, layers, x):
                     (at, 0),
                     (layer.across + first * layer.fan_in * row, layer.fan_in * row),
                     (following + first * panel, panel, context.panel_rows),
-                    (0, 0),
+                    (0, 0, 0),
                 )
             at, following = following, at
             for p in range(whole + smaller(tail, 1)):

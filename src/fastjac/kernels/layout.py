@@ -77,7 +77,8 @@ NODE = _record(
     size=SIZE,  # entries of the value, columns of the matrices
     first=ADDRESS,  # what is read: a value's vector, or the panels of a matrix
     second=ADDRESS,  # vector: of ADD and MULTIPLY the other value, of SCALE and TIMES_SCALE the factors, of
-    # NORMALISE ones, or 0 without the mean, of TIMES_NORMALISE what NORMALISE made
+    # NORMALISE ones, or 0 without the mean, of TIMES_NORMALISE what NORMALISE made, of HEAD_TIMES_W the
+    # slopes of the layer before, or 0
     out=ADDRESS,  # what is written: a vector or panels, or 0 for the result. AFFINE and APPLY write to `a`
     start=SIZE,  # the first entry or column that COPY and MOVE read
     to=SIZE,  # and write
@@ -91,10 +92,13 @@ STEP = _record(
     layer=SIZE,  # whose units are summed over
     scalar=ADDRESS,  # panels (m, units) of the factor that is read one element at a time ...
     scalar_transposed=SIZE,  # ... or (units, m)
+    scaled=SIZE,  # whether what wrote that has multiplied it by the slopes of the units
     m=SIZE,
     outputs=SIZE,  # m counts the network's outputs, less the spared one
     vector=ADDRESS,  # panels (units, n) of the factor that is read in vectors
     n=SIZE,
+    table=ADDRESS,  # int64: that of the product, or 0 where it depends on the call
+    gain=SIZE,  # by the slopes of which layer the columns are multiplied that are written, or -1
     head=SIZE,  # that is the last layer's w, and the head multiplies the product's columns
     out=ADDRESS,  # panels (m, n); 0 for the Jacobian itself
 )
@@ -135,7 +139,8 @@ CONTEXT = _record(
     panel_rows=ADDRESS,  # int64: byte offsets of the rows of a panel
     table=ADDRESS,  # int64: two byte offsets for each unit of a product
     jac_rows=ADDRESS,  # int64: byte offsets of the rows of the Jacobian that are computed
-    scaled=ADDRESS,  # panels: the last layer's w.T multiplied by the head
+    scaled=ADDRESS,  # panels: the last layer's w.T multiplied by the head ...
+    scaled_by_slopes=SIZE,  # ... and whether also by the slopes of its units
     zeros=ADDRESS,  # a row of a panel
     ones=ADDRESS,  # vector (M,), at least a row
     left=ADDRESS,  # panels (m, units): the scalar factor times the slopes

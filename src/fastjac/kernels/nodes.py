@@ -137,12 +137,12 @@ def _transform(dtype, context, layers, steps, node, result):
     row = width * size
     if operation == PRODUCT:
         step = steps[node.step]
-        multiply(dtype, context, layers[step.layer], step, context.n_outputs, result)
+        multiply(dtype, context, layers, step, context.n_outputs, result)
     elif operation == TIMES_W:
         times_w(dtype, context, layers, node.layer, node.first, node.out)
     elif operation == HEAD_TIMES_W:
         _take_head(context, layer)
-        head_rows(dtype, context, layer, context.n_outputs, node.out, layer.fan_out * row)
+        head_rows(dtype, context, layer, context.n_outputs, node.second, node.out, layer.fan_out * row)
     elif operation == TIMES_HEAD:
         _take_head(context, layer)
         _times_head(dtype, context, layer, node)

@@ -56,6 +56,7 @@ class GraphContext(Context):
         elif packed.plan.is_forward:
             tapes["jacobian"] = Tangents(*common, n_inputs, GIVEN).nodes
         products = arena.records(STEP, len(steps))
+        products["gain"] = -1
         for record, fields in zip(products, steps, strict=True):
             for name, value in fields.items():
                 record[name] = value

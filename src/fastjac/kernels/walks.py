@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from numpy.typing import NDArray
@@ -100,15 +101,25 @@ class _Walk:
         self.node(operation, first=first, size=size, out=out, **fields)
 
     def product(
-        self, scalar: int, layer: int, panels: int, cols: int, out: int, transposed_rows: int = 0
+        self,
+        scalar: int,
+        layer: int,
+        panels: int,
+        cols: int,
+        out: int,
+        transposed_rows: int = 0,
+        scaled: bool = False,
+        gain: int = -1,
     ) -> None:
         """Add the product of a matrix, times the slopes of a layer, and panels (units, cols).
 
-        With ``transposed_rows`` the matrix is (units, transposed_rows).
+        With ``transposed_rows`` the matrix is (units, transposed_rows). With ``scaled`` it has been
+        multiplied by the slopes before. The columns of the product are multiplied by those of layer ``gain``,
+        if that is not -1.
         """
         rows, transposed = transposed_rows or self.rows, int(transposed_rows > 0)
         step = {"layer": layer, "scalar": scalar, "scalar_transposed": transposed, "m": rows}
-        self.steps.append({**step, "vector": panels, "n": cols, "out": out})
+        self.steps.append({**step, "vector": panels, "n": cols, "out": out, "scaled": scaled, "gain": gain})
         self.node(operations.PRODUCT, step=len(self.steps) - 1, size=cols, out=out)
 
 
@@ -118,6 +129,18 @@ class Cotangents(_Walk):
     def _lay_out(self) -> None:
         packed = self.packed
         self._own: set[int] = set()  # Ids of the values that have a matrix of their own.
+        # Ids of values of a layer that one other value reads -> the layer, whose slopes multiply the matrix
+        # as it is written.
+        uses = Counter(id(each) for unit in self.units for each in unit.inputs)
+        self._layer_of = {
+            id(unit.value): unit.layer
+            for unit in self.units
+            if 0 <= unit.layer < len(packed.layers)
+            and uses[id(unit.value)] == 1
+            and not is_head(unit.value.operation)
+            and packed.layers[unit.layer].activation.name not in ("relu", "identity")
+        }
+        self._scaled: set[int] = set()  # Ids of those whose matrix has been multiplied.
         self._waiting: list[dict[str, Any]] = []
         self.matrices[id(self.stop)] = self.seed
         for unit in reversed(self.units):
@@ -137,7 +160,8 @@ class Cotangents(_Walk):
         if is_head(value.operation):
             at, layer = self.new(value.size), self.packed.plain[value.size]
             self._emit(value, self._times_head(unit), at, is_first=True)
-        self._give(before, operations.PRODUCT, scalar=at, layer=layer, vector=int(self.layers[i]["w"]))
+        w, scaled = int(self.layers[i]["w"]), id(value) in self._scaled
+        self._give(before, operations.PRODUCT, scalar=at, layer=layer, vector=w, scaled=scaled)
 
     def _times_head(self, unit: Unit) -> dict[str, Any]:
         ones, first = self.values.one(unit.value.size), self.matrix(unit.value)
@@ -219,8 +243,20 @@ class Cotangents(_Walk):
             return
         # Panels can be written directly, the result by a product alone.
         to = out if is_first and (out or operation == operations.PRODUCT) else self.new(size)
+        gain = -1
+        if (
+            to == out
+            and value is not self.start
+            and operation in (operations.PRODUCT, operations.HEAD_TIMES_W)
+        ):
+            gain = self._layer_of.get(id(value), -1)
+        if gain >= 0:
+            self._scaled.add(id(value))
         if operation == operations.PRODUCT:
-            self.product(fields["scalar"], fields["layer"], fields["vector"], size, to)
+            of = fields["scalar"], fields["layer"], fields["vector"]
+            self.product(*of, size, to, scaled=fields["scaled"], gain=gain)
+        elif operation == operations.HEAD_TIMES_W:
+            self.node(**fields, out=to, second=int(self.layers[gain]["slope"]) if gain >= 0 else 0)
         else:
             self.node(**fields, out=to)
         if to != out:
@@ -271,7 +307,10 @@ class Tangents(_Walk):
         elif self.seed != GIVEN:
             self.node(operations.TIMES_W, layer=i, first=at, size=value.size, out=out)
         else:
-            self.product(at, self.packed.plain[before.size], int(layer["across"]), value.size, out)
+            gain = i if isinstance(value.operation, Apply) and not is_head(value.operation) else -1
+            self.product(at, self.packed.plain[before.size], int(layer["across"]), value.size, out, gain=gain)
+            if gain >= 0:
+                return out
         if is_head(value.operation):
             if sums != out:
                 self.move(**_move(sums, value.size), out=out, whole=value.size)

@@ -52,14 +52,14 @@ def inner_loop(name, element, emit):
 def tile_loop(name, element, rows, width=target.NV):
     """Return the instructions of the loop over k of a tile of ``rows`` rows, ``width`` vectors wide."""
 
-    def emit(emitter, k, table, a, b, c, c_rows, sums, spare, *_):
+    def emit(emitter, k, table, a, b, c, c_rows, sums, gain, spare, *_):
         def place(position):
             pair = emitter.builder.add(table, emitter.builder.mul(position, vectors.INT(16)))
             offsets = [emitter.builder.load(emitter.at(pair, i, vectors.INT), align=8) for i in (0, 8)]
             return tuple(emitter.builder.add(*each) for each in zip((a, b), offsets, strict=True))
 
         is_first = ir.IntType(1)(1)
-        tiles.emit_case(emitter, rows, width, k, place, c, c_rows, sums, spare, is_first)
+        tiles.emit_case(emitter, rows, width, k, place, c, c_rows, sums, gain, spare, is_first)
 
     return inner_loop(name, element, emit)
 
@@ -114,7 +114,7 @@ SMALL = {
     "divide": lambda vectors, *others: lanes.emit_divide(
         vectors, *others[:2], vectors.builder.load(vectors.at(others[2], 0, vectors.element)), others[3]
     ),
-    "head": lambda vectors, *others: lanes.emit_head(vectors, *others[:10]),
+    "head": lambda vectors, *others: lanes.emit_head(vectors, *others[:11]),
     "largest": lambda vectors, *others: lanes.emit_largest(vectors, *others[:2])[0],
 }
 

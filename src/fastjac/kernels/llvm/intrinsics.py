@@ -131,8 +131,9 @@ def _emit_any_transpose(vectors: Vectors, side: ir.Value, *others: ir.Value) -> 
     emit_switch(vectors.builder, side, cases)
 
 
-# Of (rows, cols, panels, most), (k, table), (a, skip), (b, b_panel), (c, c_panel, c_rows), (partial, rest).
-product = _made("product", "shape:4 units:2 a:2 b:2 c:3 sums:2", emit_product)
+# Of (rows, cols, panels, most), (k, table), (a, skip), (b, b_panel), (c, c_panel, c_rows),
+# (partial, gain, rest).
+product = _made("product", "shape:4 units:2 a:2 b:2 c:3 sums:3", emit_product)
 long_row = _made("long_row", "vectors k a b b_stride index c", _emit_any_long_row)
 dots = _made("dots", "rows panels w panel_bytes x z", _emit_any_dots)
 transpose = _made("transpose", "side cols source stride out out_stride", _emit_any_transpose)
@@ -140,7 +141,7 @@ transpose_scaled = _made(
     "transpose_scaled", "side cols source stride out out_stride mean gain", _emit_any_transpose
 )
 scale = _made("scale", "rows cols panel mean step gain out", emit_scale)
-head = _made("head", "rows shared panel shares gain base pivot spared units out", emit_head)
+head = _made("head", "rows shared panel shares gain base pivot spared units slope out", emit_head)
 # With ``size`` in whole vectors.
 add = _made("add", "size values others", emit_add, lambda element: types.boolean)
 divide = _made("divide", "size values divisor quotients", emit_divide)

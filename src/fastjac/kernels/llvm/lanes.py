@@ -9,7 +9,7 @@ bytes from the one before, and a row of gains. It writes the vectors that hold t
 mean that is NaN would make the zeros behind them NaN for good.
 `head` multiplies the rows of a panel of the last layer's weights by the head: row m becomes
 ``(row m - base + extra) * gain[m]``, the row of the pivot ``extra * gain[m]``, with ``extra`` the sum of
-``shared`` of the rows times ``shares``; the spared row is left out.
+``shared`` of the rows times ``shares``; the spared row is left out. The columns are multiplied by ``slope``.
 `add` adds one padded vector to another, and tells whether all sums are finite.
 `divide` divides a padded vector by a number, and leaves the negative quotients in its place.
 `largest` finds the first of the largest elements, NaN left aside, and its position.
@@ -102,6 +102,7 @@ def emit_head(
     pivot: ir.Value,
     spared: ir.Value,
     units: ir.Value,
+    slope: ir.Value,
     out: ir.Value,
 ) -> None:
     """Emit a panel's rows multiplied by the head; see the top of this file."""
@@ -109,6 +110,7 @@ def emit_head(
     row = INT(NV * size)
     extra = emit_indexed_tile(vectors, NV, shared, shares, panel, row, units)
     mean = [builder.fsub(vectors.load(base, j * size), extra[j]) for j in range(NV)]
+    slopes = [vectors.load(slope, j * size) for j in range(NV)]
     loop = Loop(builder, INT(0), rows, 1, [out])
     (to,) = loop.values
     at = builder.add(panel, builder.mul(loop.i, row))
@@ -116,7 +118,7 @@ def emit_head(
     at_pivot = builder.icmp_signed("==", loop.i, pivot)
     for j in range(NV):
         value = builder.select(at_pivot, extra[j], builder.fsub(vectors.load(at, j * size), mean[j]))
-        vectors.store(builder.fmul(value, factor), to, j * size)
+        vectors.store(builder.fmul(builder.fmul(value, factor), slopes[j]), to, j * size)
     # The row after the spared one takes its place.
     step = builder.select(builder.icmp_signed("==", loop.i, spared), INT(0), row)
     loop.close([builder.add(to, step)])

@@ -5,9 +5,10 @@ the other, or of each its first vector. A table holds for each k the byte offset
 its row in B. The rows of A are cut evenly into tiles of at most ``most`` rows, each of which stays in
 registers while k runs. Rows of A in a panel follow each other; each tile begins where the one before ended
 or, with ``skip``, that many bytes after it began. Rows of C are at byte offsets from a table, ``c_panel``
-bytes further for each panel. If ``partial`` is not 0, the sums start with its rows. If ``rest`` is not 0, the
-row there becomes minus the sum of all rows. To ask for the next panel of B while the first tile of a panel
-runs was 1 to 6 % slower (Zen 5, both code paths).
+bytes further for each panel. If ``partial`` is not 0, the sums start with its rows. If ``gain`` is not 0, the
+columns are multiplied by that vector. If ``rest`` is not 0, the row there becomes minus the sum of all rows.
+To ask for the next panel of B while the first tile of a panel runs was 1 to 6 % slower (Zen 5, both code
+paths).
 `long_row` is a tile of one row and 1 to `LONG` vectors, which follow each other in B.
 `dots` computes the products of 1 to `DOTS` rows of a panel matrix with a padded vector, and writes whole
 vectors, zeros behind the last: what reads them next gets them from the store buffer.
@@ -17,7 +18,7 @@ Addresses are integers; nothing outside the named ranges is read or written.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from llvmlite import ir
 
@@ -46,6 +47,7 @@ def emit_product(
     c_panel: ir.Value,
     c_rows: ir.Value,
     partial: ir.Value,
+    gain: ir.Value,
     rest: ir.Value,
 ) -> None:
     """Emit a product in register tiles; see the top of this file."""
@@ -54,20 +56,17 @@ def emit_product(
     tiles, height, taller = _emit_even_split(builder, rows, most)
     packed = builder.icmp_signed("!=", skip, INT(0))
     panel = Loop(builder, INT(0), panels, 1, [])
-    to, spared = (builder.add(at, builder.mul(panel.i, c_panel)) for at in (c, rest))
+    further = builder.mul(panel.i, c_panel)
+    to, spare = builder.add(c, further), _emit_if_given(builder, rest, further)
     right = builder.add(b, builder.mul(panel.i, b_panel))
+    factors = _emit_if_given(builder, gain, builder.mul(panel.i, INT(row)))
     tile = Loop(builder, INT(0), tiles, 1, [INT(0)])
     (start,) = tile.values
     is_first = builder.icmp_signed("==", tile.i, INT(0))
     here = builder.add(height, builder.zext(builder.icmp_signed("<", tile.i, taller), INT))
     begins = builder.select(packed, builder.mul(tile.i, skip), builder.mul(start, INT(row)))
     left, offsets = builder.add(a, begins), builder.add(c_rows, builder.mul(start, INT(8)))
-    sums = builder.select(
-        builder.icmp_signed("!=", partial, INT(0)),
-        builder.add(partial, builder.mul(start, INT(row))),
-        INT(0),
-    )
-    spare = builder.select(builder.icmp_signed("!=", rest, INT(0)), spared, INT(0))
+    sums = _emit_if_given(builder, partial, builder.mul(start, INT(row)))
 
     def place(position: ir.Value) -> tuple[ir.Value, ir.Value]:
         pair = builder.add(table, builder.mul(position, INT(16)))
@@ -76,7 +75,7 @@ def emit_product(
 
     cases = {
         NV * n + width - 1: functools.partial(
-            emit_case, vectors, n, width, k, place, to, offsets, sums, spare, is_first
+            emit_case, vectors, n, width, k, place, to, offsets, sums, factors, spare, is_first
         )
         for n in range(1, vectors.target.tile_rows + 1)
         for width in range(1, NV + 1)
@@ -84,6 +83,12 @@ def emit_product(
     emit_switch(builder, builder.add(builder.mul(here, INT(NV)), wide), cases)
     tile.close([builder.add(start, here)])
     panel.close([])
+
+
+def _emit_if_given(builder: ir.IRBuilder, address: ir.Value, further: ir.Value) -> ir.Value:
+    """Emit an address and so many bytes further, or 0 for 0."""
+    given = builder.icmp_signed("!=", address, INT(0))
+    return builder.select(given, builder.add(address, further), INT(0))
 
 
 def _emit_even_split(
@@ -96,13 +101,22 @@ def _emit_even_split(
         height = builder.udiv(rows, count)
         rest = builder.sub(rows, builder.mul(height, count))
         after = builder.block
+    pairs = (count, INT(1)), (height, rows), (rest, INT(0))
+    count, height, taller = _emit_either(builder, pairs, after, before)
+    return count, height, taller
+
+
+def _emit_either(
+    builder: ir.IRBuilder, pairs: Iterable[tuple[ir.Value, ir.Value]], after: ir.Block, before: ir.Block
+) -> list[ir.Value]:
+    """Emit of each pair the first value where block ``after`` came before, and the second from ``before``."""
     found = []
-    for several, one in ((count, INT(1)), (height, rows), (rest, INT(0))):
-        value = builder.phi(INT)
-        value.add_incoming(several, after)
-        value.add_incoming(one, before)
+    for first, second in pairs:
+        value = builder.phi(first.type)
+        value.add_incoming(first, after)
+        value.add_incoming(second, before)
         found.append(value)
-    return found[0], found[1], found[2]
+    return found
 
 
 def emit_case(
@@ -114,6 +128,7 @@ def emit_case(
     c: ir.Value,
     c_rows: ir.Value,
     sums: ir.Value,
+    gain: ir.Value,
     spare: ir.Value,
     is_first: ir.Value,
 ) -> None:
@@ -123,13 +138,14 @@ def emit_case(
     with builder.if_then(builder.icmp_signed("!=", sums, INT(0)), likely=False):
         found = [vectors.load(sums, (r * NV + j) * size) for r in range(rows) for j in range(width)]
         after = builder.block
-    begin = []
-    for value in found:
-        phi = builder.phi(value.type)
-        phi.add_incoming(value, after)
-        phi.add_incoming(vectors.zero, before)
-        begin.append(phi)
+    begin = _emit_either(builder, ((value, vectors.zero) for value in found), after, before)
     acc = emit_tile(vectors, rows, width, k, place, begin)
+    before = builder.block
+    with builder.if_then(builder.icmp_signed("!=", gain, INT(0))):
+        factors = [vectors.load(gain, j * size) for j in range(width)]
+        scaled = [builder.fmul(value, factors[i % width]) for i, value in enumerate(acc)]
+        after = builder.block
+    acc = _emit_either(builder, zip(scaled, acc, strict=True), after, before)
     for r in range(rows):
         row = builder.add(c, builder.load(vectors.at(c_rows, 8 * r, INT), align=8))
         for j in range(width):
