@@ -155,24 +155,23 @@ def head_rows(dtype, context, layer, spared, slope, out, out_panel):
     apart.
     """
     width, rows = panel_width(dtype), layer.fan_out
-    row, pivot = width * itemsize(dtype), context.pivot
-    shared = rows if layer.activation >= SOFTMAX else 0
-    for p in range((layer.fan_in + width - 1) // width):
-        panel = layer.w + p * rows * row
-        head(
-            dtype,
-            rows,
-            shared,
-            panel,
-            context.shares,
-            context.gain,
-            context.zeros if pivot < 0 else panel + pivot * row,
-            pivot,
-            spared,
-            context.units,
-            slope + p * row if slope else context.ones,
-            out + p * out_panel,
-        )
+    head(
+        dtype,
+        rows,
+        rows if layer.activation >= SOFTMAX else 0,
+        (layer.fan_in + width - 1) // width,
+        layer.w,
+        context.shares,
+        context.gain,
+        context.zeros,
+        context.pivot,
+        spared,
+        context.units,
+        slope or context.ones,
+        width * itemsize(dtype) if slope else 0,
+        out,
+        out_panel,
+    )
 
 
 @inner

@@ -76,9 +76,8 @@ def times_w_block(dtype, context, layer, x):
             (layer.w, 0),
             (x, 0),
             (layer.block_a, 0, context.panel_rows),
-            (layer.block_a if block else 0, 0, 0),
+            (layer.block_a if block else layer.block_b, 0, 0),
         )
-    scale(dtype, rows, width, layer.block_a, layer.minus_b, size, context.ones, layer.block_a)
 
 
 @inner

@@ -117,8 +117,10 @@ class Context:
                 record["rows"] = packed.rows[i].ctypes.data
             record["across"] = packed.across[i].ctypes.data if i in packed.across else 0
             record["skips"] = packed.skips[i]
-            record["b"], record["minus_b"] = arena.vector(units, layer.b), arena.vector(units, -layer.b)
+            record["b"] = arena.vector(units, layer.b)
             record["block_a"] = arena.vector(units * self._samples)
+            if self._samples > 1:
+                record["block_b"] = arena.vector(units * self._samples, np.repeat(layer.b, self._samples))
             given, record["bound"] = packed.chain[i].given, packed.chain[i].bound
             if given:
                 record["given"], record["n_given"] = self._make_given(given), len(given)

@@ -30,7 +30,7 @@ def _record(**fields: str) -> np.dtype[Any]:
 #
 # In a graph a layer is an affine map with its activation, or has no weights: an activation alone, or a value
 # as it is. Its `w` holds w.T. Its `forward`, `raw`, `given`, `n_given` and `bound` are 0. Nothing reads
-# `minus_b`, `slopes` or what a block of samples has.
+# `slopes` or what a block of samples has.
 LAYER = _record(
     fan_in=SIZE,
     fan_out=SIZE,
@@ -41,7 +41,7 @@ LAYER = _record(
     skips=SIZE,  # reads only the rows of the units that are active in the layer so many before; 0: all rows
     raw=SIZE,
     b=ADDRESS,  # vector
-    minus_b=ADDRESS,
+    block_b=ADDRESS,  # one panel (fan_out, samples): each of them for all samples
     activation=SIZE,  # one of `CODES`
     function=CODE,  # machine code of the activation; 0 of a head
     parameter=NUMBER,

@@ -114,7 +114,7 @@ SMALL = {
     "divide": lambda vectors, *others: lanes.emit_divide(
         vectors, *others[:2], vectors.builder.load(vectors.at(others[2], 0, vectors.element)), others[3]
     ),
-    "head": lambda vectors, *others: lanes.emit_head(vectors, *others[:11]),
+    "head": lambda vectors, *others: lanes.emit_head(vectors, *others[:14]),
     "largest": lambda vectors, *others: lanes.emit_largest(vectors, *others[:2])[0],
 }
 

@@ -141,7 +141,11 @@ transpose_scaled = _made(
     "transpose_scaled", "side cols source stride out out_stride mean gain", _emit_any_transpose
 )
 scale = _made("scale", "rows cols panel mean step gain out", emit_scale)
-head = _made("head", "rows shared panel shares gain base pivot spared units slope out", emit_head)
+head = _made(
+    "head",
+    "rows shared panels panel shares gain zeros pivot spared units slope slope_step out out_panel",
+    emit_head,
+)
 # With ``size`` in whole vectors.
 add = _made("add", "size values others", emit_add, lambda element: types.boolean)
 divide = _made("divide", "size values divisor quotients", emit_divide)

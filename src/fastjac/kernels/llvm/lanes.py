@@ -7,7 +7,7 @@ and a row of gains.
 `scale` computes ``out = (row - mean) * gain`` for the rows of a panel, with one mean for each row, ``step``
 bytes from the one before, and a row of gains. It writes the vectors that hold the first ``cols`` columns: a
 mean that is NaN would make the zeros behind them NaN for good.
-`head` multiplies the rows of a panel of the last layer's weights by the head: row m becomes
+`head` multiplies the rows of panels of the last layer's weights by the head: row m becomes
 ``(row m - base + extra) * gain[m]``, the row of the pivot ``extra * gain[m]``, with ``extra`` the sum of
 ``shared`` of the rows times ``shares``; the spared row is left out. The columns are multiplied by ``slope``.
 `add` adds one padded vector to another, and tells whether all sums are finite.
@@ -95,25 +95,32 @@ def emit_head(
     vectors: Vectors,
     rows: ir.Value,
     shared: ir.Value,
+    panels: ir.Value,
     panel: ir.Value,
     shares: ir.Value,
     gain: ir.Value,
-    base: ir.Value,
+    zeros: ir.Value,
     pivot: ir.Value,
     spared: ir.Value,
     units: ir.Value,
     slope: ir.Value,
+    slope_step: ir.Value,
     out: ir.Value,
+    out_panel: ir.Value,
 ) -> None:
-    """Emit a panel's rows multiplied by the head; see the top of this file."""
+    """Emit the rows of panels multiplied by the head; see the top of this file."""
     builder, size = vectors.builder, vectors.target.vector_bytes
     row = INT(NV * size)
-    extra = emit_indexed_tile(vectors, NV, shared, shares, panel, row, units)
+    has_pivot = builder.icmp_signed(">=", pivot, INT(0))
+    each = Loop(builder, INT(0), panels, 1, [panel, slope, out])
+    here, slopes_at, start = each.values
+    base = builder.select(has_pivot, builder.add(here, builder.mul(pivot, row)), zeros)
+    extra = emit_indexed_tile(vectors, NV, shared, shares, here, row, units)
     mean = [builder.fsub(vectors.load(base, j * size), extra[j]) for j in range(NV)]
-    slopes = [vectors.load(slope, j * size) for j in range(NV)]
-    loop = Loop(builder, INT(0), rows, 1, [out])
+    slopes = [vectors.load(slopes_at, j * size) for j in range(NV)]
+    loop = Loop(builder, INT(0), rows, 1, [start])
     (to,) = loop.values
-    at = builder.add(panel, builder.mul(loop.i, row))
+    at = builder.add(here, builder.mul(loop.i, row))
     factor = vectors.broadcast(gain, builder.mul(loop.i, INT(vectors.size)))
     at_pivot = builder.icmp_signed("==", loop.i, pivot)
     for j in range(NV):
@@ -122,6 +129,8 @@ def emit_head(
     # The row after the spared one takes its place.
     step = builder.select(builder.icmp_signed("==", loop.i, spared), INT(0), row)
     loop.close([builder.add(to, step)])
+    steps = builder.mul(rows, row), slope_step, out_panel
+    each.close([builder.add(at, step) for at, step in zip(each.values, steps, strict=True)])
 
 
 def emit_add(vectors: Vectors, size: ir.Value, values: ir.Value, others: ir.Value) -> ir.Value:
