@@ -126,6 +126,7 @@ FUNCTIONS = {
     "stacked": lambda x: jnp.stack([x[:2], x[2:4], W.b1[:2]]).T.ravel() * W.b1[:6],
     "split": lambda x: jnp.concatenate(jnp.split(x, 3)[::-1]) @ W.w1,
     "powers": lambda x: (x**2 + x**3 - jnp.power(x, 5.0) / 7) @ W.w1,
+    "powers of 0": lambda x: jnp.tanh(x) * jnp.power(x, 0.0) + jax.lax.integer_pow(x, 0) * W.b1[:6],
     "clip": lambda x: jnp.clip(x @ W.w1, -0.3, W.b1 + 3) + jnp.maximum(x @ W.w1, x @ W.w1 + W.b1),
     "constants picked": lambda x: jnp.where(np.arange(6) % 2 == 0, x, -jnp.tanh(x)) @ W.w1,
     "jit": lambda x: jax.jit(lambda x: jnp.maximum(x @ W.w1, W.b1) @ W.w2)(x),

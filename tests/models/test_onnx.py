@@ -284,6 +284,30 @@ def test_nodes_may_come_in_any_order(tmp_path):
     np.testing.assert_allclose(y, runtime(save(path, order, constants), X), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Div", "minus two", "start")],
+        [node("Div", "seven minus_two", "start")],
+        [node("Pow", "minus two", "fortynine"), node("Div", "fortynine minus_fifteen", "start")],
+        [node("ReduceSum", "minus none", "sum", keepdims=1), node("Div", "sum two", "start")],
+        [
+            node("ReduceSum", "minus none", "same", noop_with_empty_axes=1, keepdims=0),
+            node("Div", "same two", "start"),
+        ],
+    ],
+)
+def test_whole_numbers_that_are_computed(nodes, tmp_path):
+    numbers = {"minus": -7, "two": 2, "seven": 7, "minus_two": -2, "minus_fifteen": -15, "end": 6}
+    constants = [tensor(name, np.array([number])) for name, number in numbers.items()]
+    constants += [tensor("none", np.array([], np.int64)), tensor("w", w(4, 6)), tensor("v", w(3, 2))]
+    nodes = [node("MatMul", "x w", "z"), *nodes, node("Slice", "z start end one", "s"), node("MatMul", "s v")]
+    constants.append(tensor("one", np.array([1])))
+    path = save(tmp_path / "m.onnx", nodes, constants, opset=13)
+    net = load(path)
+    np.testing.assert_allclose(net(X), runtime(path, X), rtol=1e-5, atol=1e-6)
+
+
 def test_constants_that_are_computed(tmp_path):
     nodes = [
         node("Transpose", "v", "t", perm=[1, 0]),

@@ -96,7 +96,9 @@ NETWORKS = {
     "sums": Own(sums),
     "clamp": by_hand(lambda h: h.clamp(-0.3, 0.9) + h.clamp(min=0.1) + F.relu6(h) + h.clamp_max(0.2)),
     "maximum": Own(lambda m, x: torch.maximum(m.inner(x), m.gate(x)) + torch.minimum(m.inner(x), m.gain)),
-    "powers": by_hand(lambda h: h**2 + h**3 - h.pow(5) / 7),
+    "powers": by_hand(lambda h: h**2 + h**3 - h.pow(5) / 7 + h**0),
+    "matrices": Own(lambda m, x: (m.inner(x).reshape(-1, 2, 2, 2) @ m.inner.weight[:2, :4]).flatten(1)),
+    "matrices times a vector": Own(lambda m, x: m.inner(x).reshape(-1, 2, 4) @ m.gain[:4]),
     "constants picked": by_hand(lambda h: torch.where(torch.arange(8) % 2 == 0, h, -h.tanh())),
     "tanhshrink": by_hand(nn.Tanhshrink()),
     "softshrink": by_hand(nn.Softshrink(0.2)),
@@ -406,6 +408,11 @@ REFUSED = {
         Own(lambda m, x: m.inner(x).gather(1, x.argsort(1))),
         "argsort|sort: fastjac has no such operation",
     ),
+    "a power of itself": (
+        by_hand(lambda h: h**h),
+        "pow: its exponent depends on the input, expected a number",
+    ),
+    "an exponential": (by_hand(lambda h: 2**h), "its exponent depends on the input, expected a number"),
     "a hook": (hooked(), r"^inner \(Linear\) has the hook .*call remove\(\)"),
     "an own error": (
         Own(lambda m, x: m.outer(x)),

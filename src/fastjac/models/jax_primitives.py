@@ -61,7 +61,7 @@ def _pow(where: str, params: _Params, x: Operand, power: Operand) -> Tensor:
         exponent = float(np.asarray(power).item())
         if exponent in (0.5, -0.5):
             return function("sqrt" if exponent > 0 else "rsqrt", x, where)
-        if exponent == int(exponent) and abs(exponent) <= 8:
+        if exponent.is_integer() and abs(exponent) <= 8:
             return _integer_pow(where, {"y": int(exponent)}, x)
     raise ValueError("its exponent is not a whole number up to 8, or a half")
 

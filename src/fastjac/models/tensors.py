@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, Union
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.typing import NDArray
 
 from fastjac import graph
@@ -144,7 +145,9 @@ def _as_value(operand: Any, among: list[Any]) -> Value:
 
 
 def whole_power(value: Value, power: int) -> Value:
-    """Return a product of equal factors, of at least one."""
+    """Return a product of equal factors, ones if there are none."""
+    if power == 0:
+        return constant(np.ones(value.size), value).value
     if power == 1:
         return value
     half = whole_power(value, power // 2)
@@ -183,7 +186,7 @@ def like_before(x: Tensor, f: Callable[[Value], Value], axes: int | Sequence[int
 
 
 def _from_front(x: Tensor, axes: int | Sequence[int]) -> list[int]:
-    return [axis % len(x.shape) for axis in ([axes] if isinstance(axes, int) else axes)]
+    return list(normalize_axis_tuple(axes, len(x.shape)))
 
 
 def product(x: Tensor, w: Array, where: str) -> Tensor:

@@ -61,13 +61,15 @@ def _divide(where: str, a: Operand, b: Operand, rounding_mode: str | None = None
 
 
 def _power(where: str, x: Operand, exponent: Any) -> Tensor:
-    if isinstance(x, Tensor) and np.ndim(exponent) == 0 and not isinstance(exponent, Tensor):
+    if isinstance(exponent, Tensor):
+        raise ValueError("its exponent depends on the input, expected a number")
+    if isinstance(x, Tensor) and np.ndim(exponent) == 0:
         power = float(exponent)
         if power in (0.5, -0.5, -1):
             return function({0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}[power], x, where)
-        if power in range(1, 9):
+        if power in range(9):
             return entrywise(x, lambda value: whole_power(value, int(power)))
-    raise ValueError(f"its exponent is {exponent}, expected a whole number from 1 to 8, or -1, 0.5 or -0.5")
+    raise ValueError(f"its exponent is {exponent}, expected a whole number from 0 to 8, or -1, 0.5 or -0.5")
 
 
 def _sum_of_product(
@@ -374,7 +376,8 @@ OPERATIONS: dict[str, _Operation] = {
     **dict.fromkeys(("copy", "fill"), _copied),
     "zero": lambda where, x: _copied(where, x, 0.0),
     **dict.fromkeys(
-        ("clone", "contiguous", "_to_copy", "to", "lift_fresh", "_unsafe_view", "alias"),
+        ("clone", "contiguous", "_to_copy", "to", "lift_fresh", "alias"),
         lambda where, x, *_, **__: x,
     ),
+    "_unsafe_view": lambda where, x, shape: x.moved(lambda p: p.reshape(shape)),
 }

@@ -45,11 +45,20 @@ def _computed(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
         budget.spend(math.prod(np.broadcast_shapes(*(array.shape for array in inputs))))
         return np.asarray(_ELEMENTWISE[op](*inputs))
     if op in _REDUCTIONS:
-        axes = given_axes(inputs[1] if len(inputs) > 1 else None, node.attributes)
+        axes = given_axes(inputs[1] if len(inputs) > 1 else None, node.attributes) or None
+        if axes is None and node.attributes.get("noop_with_empty_axes", 0):
+            return first
         budget.spend(first.size)
         keep = bool(node.attributes.get("keepdims", 1))
         return np.asarray(_REDUCTIONS[op](first, axis=axes, keepdims=keep))
     return _OPERATORS[op](node, inputs, budget) if op in _OPERATORS else None
+
+
+def _divided(a: Array, b: Array) -> Any:
+    """Return a quotient; that of whole numbers loses what is behind the point, also where it is negative."""
+    if a.dtype.kind == "f" or a.dtype == object:
+        return np.divide(a, b) if a.dtype.kind == "f" else a // b
+    return a // b + ((a % b != 0) & ((a < 0) != (b < 0)))
 
 
 def _cast(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
@@ -185,8 +194,8 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
-    "Div": lambda a, b: np.divide(a, b) if a.dtype.kind == "f" else a // b,
-    "Pow": np.power,
+    "Div": _divided,
+    "Pow": lambda a, b: np.power(a, b).astype(a.dtype),
     "Equal": np.equal,
     "Where": np.where,
 }
