@@ -18,7 +18,7 @@ def random_batch(network, dtype, samples):
 class Throughput:
     """6400 inputs on one core, in calls with `out=` on some samples each."""
 
-    params = [[1, 50, 256, 3200], ["article", "small", "horizon"], DTYPES]
+    params = [[1, 50, 256, 3200], ["tiny", "article", "small", "horizon"], DTYPES]
     param_names = ["samples", "network", "dtype"]
 
     def setup(self, samples, network, dtype):
@@ -28,6 +28,23 @@ class Throughput:
         net, x, out = self.net, self.x, self.out
         for _ in range(6400 // samples):
             net.value_and_jacobian(x, out=out)
+
+
+class Cotangents:
+    """One call of `vjp` with `out=` on 4096 inputs."""
+
+    params = [["tiny", "article", "horizon"], DTYPES]
+    param_names = ["network", "dtype"]
+
+    def setup(self, network, dtype):
+        self.net, self.x, (y, jac) = random_batch(network, dtype, 4096)
+        self.v = np.random.default_rng(2).standard_normal(y.shape, dtype)
+        self.out = self.net.vjp(self.x, self.v)
+        expected = np.einsum("bm,bmn->bn", self.v, jac)
+        np.testing.assert_allclose(self.out[1], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+    def time_vjp(self, network, dtype):
+        self.net.vjp(self.x, self.v, out=self.out)
 
 
 class Threads:

@@ -161,7 +161,7 @@ def take(dtype, context, layers, s):
 
 @inner
 def backward_block(dtype, context, layers, given, out):
-    """Write the Jacobians of a block's samples or, where ``given`` is not 0, ``given @ jac`` of each.
+    """Write the Jacobians of a block's samples or, where ``given`` is not 0, what `cotangent` writes.
 
     Rows of several samples are multiplied by a layer's weights at once.
     """

@@ -132,7 +132,8 @@ def _run(dtype, at, mode, samples, x, given, y, out):
         if block and mode == VALUE:
             i = end
         elif block and (mode == VJP or (mode >= VALUE_AND_JACOBIAN and context.stacks)):
-            backward_block(dtype, context, layers, given and given + i * of_given, out + i * of_out)
+            cotangents = given + i * of_given if mode == VJP else 0
+            backward_block(dtype, context, layers, cotangents, out + i * of_out)
             i = end
         while i < end:
             if block:
