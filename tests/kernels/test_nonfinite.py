@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastjac import Network
+from fastjac import Network, graph
 from fastjac.layers import HEADS_ONLY
 from support.examples import examples
 from support.nonfinite import SPECIAL, assert_as_reference, places, poisoned
@@ -110,6 +110,44 @@ def test_products_with_nan_are_nan(method, place, dtype):
     y, product = getattr(net, method)(x, vector)
     assert np.all(np.isnan(product))
     assert np.all(np.isnan(y)) == (place != "vector")
+
+
+def chain(weights):
+    return Network(weights, head="identity")
+
+
+def square(weights):
+    """Return a graph that is the chain of two layers, squared in between."""
+    (w1, b1), (w2, b2), (w3, b3) = weights
+    h = graph.affine(graph.affine(graph.input(len(w1)), w1, b1, "relu"), w2, b2, "relu")
+    return Network(graph.affine(h * h, w3, b3), dtype=w1.dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["vjp", "jvp"])
+@pytest.mark.parametrize("samples", [1, 70])
+@pytest.mark.parametrize("network", [chain, square])
+@pytest.mark.parametrize("bias", [0, -1000])
+def test_a_vector_with_nan_gives_nan_also_where_no_unit_is_active(bias, network, samples, method, dtype):
+    weights = Case((6, 20, 30, 4), "relu", "identity", dtype).weights()
+    weights[0][1][:] = bias
+    net, x = network(weights), np.random.default_rng(0).standard_normal((samples, 6)).astype(dtype)
+    vector = np.ones((samples, 4 if method == "vjp" else 6), dtype)
+    vector[samples // 3, 2] = np.nan
+    product = getattr(net, method)(x, vector)[1]
+    np.testing.assert_array_equal(np.isnan(product).all(1), np.isnan(vector).any(1))
+    np.testing.assert_array_equal(np.isnan(product).any(1), np.isnan(vector).any(1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_cotangent_with_infinity_gives_the_same_in_a_batch(dtype):
+    weights = [(np.abs(w), b) for w, b in Case((6, 20, 30, 4), "relu", "identity", dtype).weights()]
+    weights[0][1][::2] = -1000  # These units are not active: infinity times 0 would be NaN.
+    net = chain(weights)
+    x, v = np.random.default_rng(0).standard_normal((70, 6)).astype(dtype), np.ones((70, 4), dtype)
+    x, v[3, 1] = np.abs(x), np.inf
+    assert np.isposinf(net.vjp(x, v)[1][3]).all()
+    assert np.isposinf(net.vjp(x[3], v[3])[1]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

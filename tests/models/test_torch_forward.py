@@ -114,6 +114,7 @@ SPELLED = {
         lambda h: 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))),
     ),
     "leaky_relu": ("leaky_relu", lambda h: torch.where(h > 0, h, 0.1 * h)),
+    "leaky_relu, the other way": ("leaky_relu", lambda h: torch.where(~(h > 0), 0.1 * h, h)),
     "elu": ("elu", lambda h: torch.where(h > 0, h, 0.7 * torch.expm1(h))),
     "softplus": ("softplus", lambda h: torch.log1p(torch.exp(h))),
     "sigmoid": ("sigmoid", lambda h: 1 / (1 + torch.exp(-h))),

@@ -21,8 +21,8 @@ from fastjac.kernels.layout import CONTEXT, LAYER, NODE, STEP
 from fastjac.kernels.llvm.intrinsics import integers, smaller, vector
 from fastjac.kernels.llvm.vectors import INT, INT32, itemsize, panel_width
 from fastjac.kernels.nodes import evaluate, walk
-from fastjac.kernels.panels import copy, exchange, inner
-from fastjac.kernels.products import cotangent, tangent
+from fastjac.kernels.panels import all_finite, copy, exchange, inner
+from fastjac.kernels.products import cotangent, see_nan, tangent
 from fastjac.kernels.signatures import (
     JVP,
     MISMATCH,
@@ -131,9 +131,13 @@ def _run(dtype, at, mode, samples, x, given, y, out):
         block = block and forward_block(dtype, context, layers, x + i * of_x, y + i * of_y, mode != VALUE)
         if block and mode == VALUE:
             i = end
-        elif block and (mode == VJP or (mode >= VALUE_AND_JACOBIAN and context.stacks)):
-            cotangents = given + i * of_given if mode == VJP else 0
-            backward_block(dtype, context, layers, cotangents, out + i * of_out)
+        elif block and mode == VJP:
+            # Alone, a sample leaves inactive units out: 0 times infinity is NaN.
+            if all_finite(vector(dtype, given + i * of_given, width * context.n_outputs)):
+                backward_block(dtype, context, layers, given + i * of_given, out + i * of_out)
+                i = end
+        elif block and mode >= VALUE_AND_JACOBIAN and context.stacks:
+            backward_block(dtype, context, layers, 0, out + i * of_out)
             i = end
         while i < end:
             if block:
@@ -141,8 +145,10 @@ def _run(dtype, at, mode, samples, x, given, y, out):
             else:
                 best = sample(dtype, context, layers, x + i * of_x, y + i * of_y, mode >= VALUE_AND_JACOBIAN)
             if mode == VJP:
+                see_nan(dtype, layers, given + i * of_given, context.n_outputs)
                 cotangent(dtype, context, layers, given + i * of_given, out + i * of_out)
             elif mode == JVP:
+                see_nan(dtype, layers, given + i * of_given, context.n_inputs)
                 tangent(dtype, context, layers, given + i * of_given, out + i * of_out)
             elif mode >= VALUE_AND_JACOBIAN:
                 jacobian(dtype, context, layers, steps, best, out + i * of_out)
@@ -166,9 +172,11 @@ def _run_graph(dtype, at, mode, samples, x, given, y, out):
         if mode == VALUE:
             continue
         if mode == VJP:
+            see_nan(dtype, layers, given + i * of_given, context.n_outputs)
             copy(dtype, given + i * of_given, context.n_outputs, context.cotangent)
             tape, count = context.vjp_tape, context.n_vjp_tape
         elif mode == JVP:
+            see_nan(dtype, layers, given + i * of_given, context.n_inputs)
             copy(dtype, given + i * of_given, context.n_inputs, context.tangent)
             tape, count = context.jvp_tape, context.n_jvp_tape
         elif context.finite:

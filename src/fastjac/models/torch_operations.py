@@ -333,6 +333,8 @@ OPERATIONS: dict[str, _Operation] = {
             *("erf", "erfc", "logical_not", "isfinite"),
         )
     },
+    # Only choices depend on the input and are no numbers, so these are choices.
+    "bitwise_not": lambda where, x: function("logical_not", x, where),
     "maximum": _comparison("maximum"),
     "minimum": _comparison("minimum"),
     "gt": _comparison("greater"),
