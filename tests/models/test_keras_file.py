@@ -3,12 +3,16 @@
 import io
 import json
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import fastjac
 from fastjac.models import from_keras
 from fastjac.models.files import ModelError, load
+from fastjac.models.keras_layers import JOINS
+from fastjac.models.tensors import tensor
 
 keras = pytest.importorskip("keras")
 h5py = pytest.importorskip("h5py")
@@ -350,3 +354,13 @@ def test_zip_bombs_are_not_unpacked(tmp_path):
         archive.writestr("model.weights.h5", "")
     with pytest.raises(ModelError, match=r"config\.json should have 10000000 bytes"):
         load(path)
+
+
+@pytest.mark.parametrize("kind", ["LayerNormalization", "RMSNormalization"])
+@pytest.mark.parametrize("axis", [0, [1, 0], -2])
+def test_no_layer_normalises_over_samples(axis, kind):
+    # Keras builds no such layer, but a file may tell of one.
+    layer = SimpleNamespace(axis=axis, gamma=None, beta=None, scale=None, epsilon=1e-6)
+    sample = tensor(fastjac.graph.input(4), (1, 4))
+    with pytest.raises(ValueError, match=r"first normalises along axes .*, of which one counts samples"):
+        JOINS[kind](layer, "first", sample)

@@ -308,6 +308,15 @@ def test_whole_numbers_that_are_computed(nodes, tmp_path):
     np.testing.assert_allclose(net(X), runtime(path, X), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "attributes", [{"noop_with_empty_axes": 1}, {"noop_with_empty_axes": 1, "keepdims": 0}]
+)
+def test_a_sum_along_no_axis_is_nothing(attributes, tmp_path):
+    nodes = [node("ReduceSum", "x none", "same", **attributes), node("MatMul", "same w")]
+    constants = [tensor("none", np.array([], np.int64)), tensor("w", w(4, 3))]
+    assert_as_runtime(save(tmp_path / "m.onnx", nodes, constants, opset=13), X)
+
+
 def test_constants_that_are_computed(tmp_path):
     nodes = [
         node("Transpose", "v", "t", perm=[1, 0]),

@@ -301,17 +301,20 @@ def _concatenate(layer: Any, where: str, *operands: Tensor) -> Tensor:
 
 
 def _layer_normalization(layer: Any, where: str, x: Tensor) -> Tensor:
-    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
-    if any(axis % len(x.shape) == 0 for axis in axes):
-        raise ValueError(f"{where} normalises along axes {axes}, of which one counts samples")
-    gain, bias = (None if part is None else _array(part) for part in (layer.gamma, layer.beta))
-    centred = not getattr(layer, "rms_scaling", False)
-    return normalised(x, axes, gain, bias if centred else None, float(layer.epsilon), centred, where)
+    is_centred = not getattr(layer, "rms_scaling", False)
+    return _normalised(layer, where, x, layer.gamma, layer.beta if is_centred else None, is_centred)
 
 
 def _rms_normalization(layer: Any, where: str, x: Tensor) -> Tensor:
-    gain = None if layer.scale is None else _array(layer.scale)
-    return normalised(x, layer.axis, gain, None, float(layer.epsilon), False, where)
+    return _normalised(layer, where, x, layer.scale, None, False)
+
+
+def _normalised(layer: Any, where: str, x: Tensor, gain: Any, bias: Any, is_centred: bool) -> Tensor:
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    if any(axis % len(x.shape) == 0 for axis in axes):
+        raise ValueError(f"{where} normalises along axes {axes}, of which one counts samples")
+    gain, bias = (None if part is None else _array(part) for part in (gain, bias))
+    return normalised(x, axes, gain, bias, float(layer.epsilon), is_centred, where)
 
 
 # Layers that take several tensors, or entries of one together.

@@ -45,8 +45,8 @@ def _computed(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
         budget.spend(math.prod(np.broadcast_shapes(*(array.shape for array in inputs))))
         return np.asarray(_ELEMENTWISE[op](*inputs))
     if op in _REDUCTIONS:
-        axes = given_axes(inputs[1] if len(inputs) > 1 else None, node.attributes) or None
-        if axes is None and node.attributes.get("noop_with_empty_axes", 0):
+        axes = reduced_axes(inputs[1] if len(inputs) > 1 else None, node.attributes, first.ndim)
+        if axes is None:
             return first
         budget.spend(first.size)
         keep = bool(node.attributes.get("keepdims", 1))
@@ -56,9 +56,12 @@ def _computed(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
 
 def _divided(a: Array, b: Array) -> Any:
     """Return a quotient; that of whole numbers loses what is behind the point, also where it is negative."""
-    if a.dtype.kind == "f" or a.dtype == object:
-        return np.divide(a, b) if a.dtype.kind == "f" else a // b
-    return a // b + ((a % b != 0) & ((a < 0) != (b < 0)))
+    if a.dtype.kind == "f":
+        return np.divide(a, b)
+    quotient = a // b
+    if quotient.dtype == object:  # Sizes of shapes, and none of them is negative.
+        return quotient
+    return quotient + ((a % b != 0) & ((a < 0) != (b < 0)))
 
 
 def _cast(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
@@ -150,6 +153,14 @@ def given_axes(array: Array | None, attributes: Mapping[str, Any]) -> tuple[int,
     """Return the axes that a node has as an input, from opset 13 on, or as an attribute."""
     axes = attributes.get("axes") if array is None else array
     return None if axes is None else tuple(np.ravel(axes).tolist())
+
+
+def reduced_axes(array: Array | None, attributes: Mapping[str, Any], count: int) -> tuple[int, ...] | None:
+    """Return along which of so many axes a node reduces, all if it names none; None if it reduces nothing."""
+    axes = given_axes(array, attributes)
+    if not axes and attributes.get("noop_with_empty_axes", 0):
+        return None
+    return axes or tuple(range(count))
 
 
 def slices(inputs: list[Array], attributes: Mapping[str, Any], count: int) -> tuple[slice, ...]:

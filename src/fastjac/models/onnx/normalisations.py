@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fastjac.layers import Activation
-from fastjac.models.onnx.constants import given_axes
+from fastjac.models.onnx.constants import reduced_axes
 from fastjac.models.onnx.products import whole
 from fastjac.models.onnx.reader import Reader
 from fastjac.models.onnx.values import AnyStep, Mean, Node, Normalise, Power, Value
@@ -38,11 +38,12 @@ def scaler(reader: Reader, node: Node, value: Value) -> Value:
 
 def reduce(reader: Reader, node: Node, value: Value) -> Value:
     """Follow a sum, a mean or another reduction of all entries of a sample to one."""
-    axes = given_axes(reader.constant(node.inputs[1]) if len(node.inputs) > 1 else None, node.attributes)
-    if axes is None and node.attributes.get("noop_with_empty_axes", 0):
-        return value
     count = len(value.axes)
-    places = whole(value, *(range(count) if axes is None else axes))
+    given = reader.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    axes = reduced_axes(given, node.attributes, count)
+    if axes is None:
+        return value
+    places = whole(value, *axes)
     if value.size is None:
         raise ValueError(f"its input has shape {value.shape}, expected known sizes")
     kept = list(range(count))
