@@ -66,6 +66,11 @@ class Activation(NamedTuple):
         flat_below = ACTIVATIONS[self.name] is not None and self._is_all(0)
         return (0.0, math.inf) if flat_below else _KINDS[self.name].active
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether the derivative is 0 in a whole interval."""
+        return self.active != (-math.inf, math.inf)
+
     def _is_all(self, value: float) -> bool:
         return bool(np.all(np.equal(self.parameter, value)))
 

@@ -183,15 +183,16 @@ def backward_block(dtype, context, layers, given, out):
                 before = layers[last - 1]
                 slope = before.slopes + (start + s) * vector_bytes(dtype, before.fan_out)
                 head_rows(dtype, context, layer, n_outputs, slope, at + s * each * row, rows * row)
-        for i in range(last if given else last - 1, 0, -1):
+        for i in range(last if given else last - 1, -1, -1):
             tabulate(dtype, context.units, layers[i].fan_out, rows * row, False, context.table)
-            panels = (layers[i].fan_in + width - 1) // width
-            to = following, rows * row, context.panel_rows
-            _times_weights(dtype, context, layers[i], (rows, width, panels, MR), at, 0, to)
-            _scale_rows(dtype, context, layers[i - 1], start, rows, each, following)
-            at, following = following, at
-        tabulate(dtype, context.units, layers[0].fan_out, rows * row, False, context.table)
-        _write_rows(dtype, context, layers[0], rows, at, out + start * each * context.n_inputs * size)
+            if i == 0:
+                _write_rows(dtype, context, layers[0], rows, at, out + start * each * context.n_inputs * size)
+            else:
+                panels = (layers[i].fan_in + width - 1) // width
+                to = following, rows * row, context.panel_rows
+                _times_weights(dtype, context, layers[i], (rows, width, panels, MR), at, 0, to)
+                _scale_rows(dtype, context, layers[i - 1], start, rows, each, following)
+                at, following = following, at
 
 
 @inner

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastjac.kernels import machine_code
 from fastjac.kernels.caches import cache_sizes
-from fastjac.kernels.layout import CODES, CONTEXT, GIVEN, LAYER, SOFTMAX, STEP
+from fastjac.kernels.layout import CODES, CONTEXT, GIVEN, LAYER, SOFTMAX, STEP, UNSCALED
 from fastjac.kernels.packing import STACK, Packed, aligned_zeros, roles, stacking_pays
 from fastjac.kernels.target import WAYS, Target
 from fastjac.layers import Activation, Layer
@@ -141,7 +141,7 @@ class Context:
             record["block_prelu"] = arena.vector(units * self._samples, np.repeat(slopes, self._samples))
         else:
             record["parameter"] = parameter
-        record["flat"] = activation.active != (-np.inf, np.inf)
+        record["flat"] = activation.is_flat
         record["a"] = arena.vector(units)
         record["slope"] = record["slopes"] = arena.vector(self._samples * padded)
         record["active"], record["count"] = arena.integers(np.arange(padded)), units
@@ -161,12 +161,11 @@ class Context:
         root, last = packed.plan.root, len(packed.layers) - 1
         products = list(root.steps())
         records = arena.records(STEP, len(products))
-        stored: dict[Product, int] = {}
-        makers: dict[Product, Any] = {}
+        makers: dict[Product, Any] = {}  # The records that write what other products read.
 
         def operand(product: Product) -> int:
             if product.left is not None:
-                return stored[product]
+                return int(makers[product]["out"])
             is_scaled = product.first == last and scaled
             return scaled if is_scaled else int(packed.weights[product.first].ctypes.data)
 
@@ -178,18 +177,18 @@ class Context:
             record["scalar"], record["vector"] = operand(scalar), operand(vector)
             record["scalar_transposed"] = packed.transposed[scalar] != transposed
             record["gain"] = -1
-            # The active units of these have slope 1.
-            plain = packed.layers[product.contracted].activation.name in ("relu", "identity")
-            if not (plain or record["scalar_transposed"]) and scalar in makers:
-                makers[scalar]["gain"], record["scaled"] = product.contracted, 1
-            elif not (plain or record["scalar_transposed"]) and record["scalar"] == scaled != 0:
-                self.record["scaled_by_slopes"] = record["scaled"] = 1
+            is_unscaled = packed.layers[product.contracted].activation.name in UNSCALED
+            if not (is_unscaled or record["scalar_transposed"]):
+                if scalar in makers:
+                    makers[scalar]["gain"], record["scaled"] = product.contracted, 1
+                elif record["scalar"] == scaled != 0:
+                    self.record["scaled_by_slopes"] = record["scaled"] = 1
             record["outputs"] = product in packed.spine
             record["head"] = vector.first == last and transposed and not packed.transposed[root]
             if transposed or product is not root:
-                record["out"] = stored[product] = arena.panels(m, n)
+                record["out"] = arena.panels(m, n)
                 makers[product] = record
-        return records, stored.get(root, 0)
+        return records, int(makers[root]["out"]) if root in makers else 0
 
     def _fill(self, layers: Array, steps: Array, scaled: int, result: int) -> None:
         """Fill the context's own record."""

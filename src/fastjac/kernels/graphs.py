@@ -77,6 +77,10 @@ class PackedGraph:
         found = [*self.weights, *self.rows.values(), *self.across.values()]
         return list({array.ctypes.data: array for array in found}.values())
 
+    def has_weights(self, unit: Unit) -> bool:
+        """Return whether a unit is an affine map, alone or with its activation."""
+        return 0 <= unit.layer < len(self.layers)
+
     def _find_units(self) -> None:
         values = ordered(self.value)
         uses = Counter(id(each) for user in values for each in user.inputs)
@@ -117,10 +121,10 @@ class PackedGraph:
         relu = {
             id(unit.value): unit.layer
             for unit in self.units
-            if 0 <= unit.layer < len(self.layers) and self.layers[unit.layer].activation.name == "relu"
+            if self.has_weights(unit) and self.layers[unit.layer].activation.name == "relu"
         }
         skips = [0] * len(self.layers)
         for unit in self.units:
-            if 0 <= unit.layer < len(self.layers) and np.isfinite(self.layers[unit.layer].w).all():
+            if self.has_weights(unit) and np.isfinite(self.layers[unit.layer].w).all():
                 skips[unit.layer] = unit.layer - relu.get(id(unit.inputs[0]), unit.layer)
         return skips

@@ -12,6 +12,8 @@ from fastjac.layers import ACTIVATIONS
 CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 IDENTITY, RELU, EXP, SQUARE = CODES["identity"], CODES["relu"], CODES["exp"], CODES["square"]
 SOFTMAX, LOG_SOFTMAX = CODES["softmax"], CODES["log_softmax"]
+# Nothing is multiplied by the slopes of these: those of their active units are 1.
+UNSCALED = ("identity", "relu")
 
 SIZE, ADDRESS, CODE, NUMBER = "size", "address", "code", "number"
 # Record -> which of its fields are addresses.

@@ -175,7 +175,7 @@ def stacking_pays(packed: Packed) -> bool:
     from_outputs = 0 < len(packed.spine) == len(packed.layers) - 1
     if not from_outputs or packed.is_constant or n_outputs > STACK // 2:
         return False
-    flat = any(layer.activation.active != (-np.inf, np.inf) for layer in packed.layers[:-1])
+    flat = any(layer.activation.is_flat for layer in packed.layers[:-1])
     lanes = packed.target.panel_width(packed.dtype) // NV
     outputs, vectors = STACKED[flat]
     return n_outputs <= outputs or n_outputs * sum(a * b for a, b in pairwise(sizes)) <= vectors * lanes

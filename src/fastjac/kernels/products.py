@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastjac.kernels.forward import leave_out_none, times_w
 from fastjac.kernels.layout import SOFTMAX
 from fastjac.kernels.llvm.intrinsics import vector
-from fastjac.kernels.panels import clear_tail, copy, inner, rows_times, times_rows
+from fastjac.kernels.panels import all_within, clear_tail, copy, inner, rows_times, times_rows
 
 
 @inner
 def see_nan(dtype, layers, at, size):
     """List all units as active if a vector has NaN: 0 times that is NaN, also where no unit is active."""
-    values, broken = vector(dtype, at, size), False
-    for i in range(size):
-        broken |= values[i] != values[i]
-    if broken:
+    if not all_within(dtype, at, size, np.inf):
         leave_out_none(layers)
 
 

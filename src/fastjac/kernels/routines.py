@@ -124,7 +124,7 @@ def _run(dtype, at, mode, samples, x, given, y, out):
         dtype, layers, given, y, samples * of_y, out, samples * of_out
     ):
         return MISMATCH
-    width, i = panel_width(dtype), 0
+    jacobians, width, i = mode >= VALUE_AND_JACOBIAN, panel_width(dtype), 0
     while i < samples:
         end = smaller(i + width, samples)
         block = context.blocks and end - i == width
@@ -136,21 +136,21 @@ def _run(dtype, at, mode, samples, x, given, y, out):
             if all_finite(vector(dtype, given + i * of_given, width * context.n_outputs)):
                 backward_block(dtype, context, layers, given + i * of_given, out + i * of_out)
                 i = end
-        elif block and mode >= VALUE_AND_JACOBIAN and context.stacks:
+        elif block and jacobians and context.stacks:
             backward_block(dtype, context, layers, 0, out + i * of_out)
             i = end
         while i < end:
             if block:
                 best = take(dtype, context, layers, i % width)
             else:
-                best = sample(dtype, context, layers, x + i * of_x, y + i * of_y, mode >= VALUE_AND_JACOBIAN)
+                best = sample(dtype, context, layers, x + i * of_x, y + i * of_y, jacobians)
             if mode == VJP:
                 see_nan(dtype, layers, given + i * of_given, context.n_outputs)
                 cotangent(dtype, context, layers, given + i * of_given, out + i * of_out)
             elif mode == JVP:
                 see_nan(dtype, layers, given + i * of_given, context.n_inputs)
                 tangent(dtype, context, layers, given + i * of_given, out + i * of_out)
-            elif mode >= VALUE_AND_JACOBIAN:
+            elif jacobians:
                 jacobian(dtype, context, layers, steps, best, out + i * of_out)
             i += 1
     return OK

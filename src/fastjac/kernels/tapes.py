@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastjac.graph.values import Value
 from fastjac.kernels.context import Arena, Context
+from fastjac.kernels.cotangents import Cotangents
 from fastjac.kernels.graphs import PackedGraph
 from fastjac.kernels.layout import CONTEXT, NODE, STEP
+from fastjac.kernels.tangents import Tangents
 from fastjac.kernels.values import Values
-from fastjac.kernels.walks import GIVEN, Cotangents, Tangents, from_waist
+from fastjac.kernels.walks import GIVEN
 
 Array = NDArray[Any]
 
@@ -52,11 +55,10 @@ class GraphContext(Context):
         # From the inputs on, NaN does not get to entries that are zero in between, as it does the other way.
         tapes["plain"] = Cotangents(*common, n_outputs, GIVEN).nodes
         if packed.plan.waist is not None:
-            tapes["jacobian"] = from_waist(*common, packed.plan.waist)
+            tapes["jacobian"] = _from_waist(*common, packed.plan.waist)
         elif packed.plan.is_forward:
             tapes["jacobian"] = Tangents(*common, n_inputs, GIVEN).nodes
         products = arena.records(STEP, len(steps))
-        products["gain"] = -1
         for record, fields in zip(products, steps, strict=True):
             for name, value in fields.items():
                 record[name] = value
@@ -82,3 +84,19 @@ class GraphContext(Context):
             if fields.get("source") is not None:
                 record["source"] = values.address + fields["source"] * NODE.itemsize
         return int(records.ctypes.data)
+
+
+def _from_waist(
+    packed: PackedGraph,
+    arena: Arena,
+    layers: Array,
+    steps: list[dict[str, int]],
+    values: Values,
+    waist: Value,
+) -> list[dict[str, Any]]:
+    """Return the tape of a Jacobian that is made from a value on, to the inputs and to the outputs."""
+    common = packed, arena, layers, steps, values, waist.size, GIVEN
+    before, after = Cotangents(*common, stop=waist), Tangents(*common, start=waist)
+    whole, n, m = packed.plain[waist.size], before.start.size, packed.value.size
+    after.product(after.matrix(packed.value), whole, before.matrix(before.start), n, 0, m)
+    return [*before.nodes, *after.nodes]
