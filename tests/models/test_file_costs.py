@@ -85,8 +85,6 @@ def test_headers(name, loader, tmp_path):
 
 LOADED = (
     "many nodes",
-    "many terms",
-    "many scales",
     "a thousand layers",
     "a selection of the last of many",
     "two long branches",

@@ -8,8 +8,6 @@ import pytest
 
 import fastjac
 from fastjac.models.files import ModelError, load
-from fastjac.models.onnx import joins
-from fastjac.models.onnx.values import Base
 from support.onnx_files import TensorProto, helper, node, onnx, runtime, save, tensor, w
 from support.onnx_graphs import KINDS, TOLERANCES, difference
 
@@ -87,14 +85,6 @@ def test_shapes_that_the_file_does_not_give(tmp_path):
     path = save(tmp_path / "m.onnx", [node("Tanh", "x", "t"), node("Add", "t x")], [], shape=None)
     with pytest.raises(ModelError, match="does not say how many inputs it has"):
         load(path)
-
-
-def test_scales_in_a_row_are_one_line():
-    base = joins.scaled(joins.scaled(Base(), 2.0, 3.0), [5.0, 7.0], 11.0)
-    gain, shift, core, _ = joins.line(base)
-    assert core.step is None
-    np.testing.assert_array_equal(gain, [10, 14])
-    np.testing.assert_array_equal(shift, [26, 32])
 
 
 # Several inputs and outputs.

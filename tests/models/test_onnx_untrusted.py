@@ -140,7 +140,7 @@ def assert_refused_or_right(data, folder, oracle=by_runtime):
         part for value in ordered(net.graph) for part in value.operation if isinstance(part, np.ndarray)
     ]
     # A flipped bit may make a weight of 1e38: then the order of the sums decides between inf and nan.
-    if np.isfinite(expected).all() and max(np.abs(array).max() for array in arrays) < 1e6:
+    if np.isfinite(expected).all() and max((np.abs(array).max() for array in arrays), default=0) < 1e6:
         np.testing.assert_allclose(y.reshape(expected.shape), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -236,10 +236,10 @@ def test_shapes_larger_than_the_file_are_refused(tmp_path):
 
 
 def test_wide_inputs_are_refused_before_anything_is_made(tmp_path):
-    relu = [helper.make_node("Relu", ["x"], ["y"])]
-    for shape in (("batch", 10**12), ("batch", 10**6, 10**6), ("batch", 5000)):
-        with pytest.raises(ModelError, match=r"far more memory than a network|5000"):
-            load(write(tmp_path, [], relu, shape=shape))
+    for shape in (("batch", 10**12), ("batch", 10**6, 10**6), (10**9, 4)):
+        flatten = helper.make_node("Flatten", ["x"], ["y"])
+        with pytest.raises(ModelError, match="far more memory than a network"):
+            load(write(tmp_path, [], [flatten], shape=shape))
 
 
 def test_one_tensor_named_very_often_is_refused(tmp_path):

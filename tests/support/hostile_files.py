@@ -336,12 +336,13 @@ def residuals(count):
 def wide_selection(count, *, behind):
     """Return a model whose layers read one of many inputs, each the same one."""
     nodes = [helper.make_node("Gather", ["x", "places"], ["g"], axis=1)]
-    nodes += [helper.make_node("MatMul", ["g", "w"], [f"t{n}"]) for n in range(count)]
+    nodes += [helper.make_node("MatMul", ["g", f"w{n}"], [f"t{n}"]) for n in range(count)]
     nodes.append(helper.make_node("Sum", [f"t{n}" for n in range(count)], ["z"]))
     nodes += [helper.make_node(op, [a], [b]) for op, a, b in behind]
     places = numpy_helper.from_array(np.array([1]), "places")
     fan_out = 1000 if count == 1 else 1
-    return model(nodes, [tensor("w", 1, fan_out), places], ("batch", 500_000 if count == 1 else 16_000))
+    weights = [numpy_helper.from_array(np.full((1, fan_out), n, "f4"), f"w{n}") for n in range(count)]
+    return model(nodes, [*weights, places], ("batch", 500_000 if count == 1 else 16_000))
 
 
 def concatenated(count, other):

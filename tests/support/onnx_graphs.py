@@ -17,8 +17,9 @@ from onnx import helper, numpy_helper
 import fastjac
 
 TOLERANCES = {np.float32: 1e-5, np.float64: 1e-10}
-# ONNX keeps the constants of these in float32: 1/6, sqrt(2) or selu's. fastjac takes them as defined.
-FLOAT32_CONSTANTS = ("Gelu", "HardSigmoid", "HardSwish", "Selu")
+# ONNX keeps the constants of these in float32: 1/6, sqrt(2) or selu's. fastjac takes them as defined. Of
+# GroupNormalization it computes mean and variance in float32.
+IN_FLOAT32 = ("Gelu", "GroupNormalization", "HardSigmoid", "HardSwish", "Selu")
 N = 4
 
 
@@ -235,6 +236,62 @@ def in_any_order(k):
     output = dense_net(k)
     k.nodes.reverse()
     return output
+
+
+# Rows of a sample: tokens, channels.
+
+
+def _tokens(k, count=3, width=4):
+    return k("Reshape", k.dense("x", N, count * width, "Tanh"), np.array([0, count, width]))
+
+
+def attention(k):
+    tokens = _tokens(k)
+    q, key, v = (k("MatMul", tokens, k.w(4, 4)) for _ in range(3))
+    scores = k("Mul", k("MatMul", q, k("Transpose", key, perm=[0, 2, 1])), np.array(0.5))
+    return k.dense(k("Flatten", k("Add", tokens, k("MatMul", k("Softmax", scores), v))), 12, 2)
+
+
+def heads_of_attention(k):
+    parts = k(
+        "Split", k("Reshape", _tokens(k, 3, 12), np.array([0, 3, 3, 2, 2])), outputs=3, axis=2, num_outputs=3
+    )
+    q, key, v = (k("Transpose", k("Squeeze", part, np.array([2])), perm=[0, 2, 1, 3]) for part in parts)
+    shares = k("Softmax", k("MatMul", q, k("Transpose", key, perm=[0, 1, 3, 2])), axis=-1)
+    return k("Flatten", k("Transpose", k("MatMul", shares, v), perm=[0, 2, 1, 3]))
+
+
+def one_layer_for_all_tokens(k):
+    h = k("Relu", k("Add", k("MatMul", _tokens(k), k.w(4, 5)), k.w(5)))
+    h = k("LayerNormalization", h, k.w(5), k.w(5), axis=-1)
+    return k.dense(k("ReduceMean", h, np.array([1]), keepdims=0), 5, 3)
+
+
+def mixed_tokens(k):
+    tokens = _tokens(k)
+    mixed = k("MatMul", k.w(3, 3), k("Gelu", tokens))
+    return k("Flatten", k("Add", tokens, k("Mul", mixed, k.w(3, 1))))
+
+
+def group_normalization(k):
+    k.opset = 21
+    channels = k("GroupNormalization", _tokens(k, 4, 3), k.w(4), k.w(4), num_groups=2, epsilon=1e-3)
+    return k.dense(k("Flatten", channels), 12, 2)
+
+
+def instance_normalization(k):
+    channels = k("InstanceNormalization", _tokens(k), k.w(3), k.w(3), epsilon=1e-3)
+    return k("Elu", k.dense(k("Flatten", channels), 12, 2))
+
+
+def largest_shares(k):
+    shares = k("Softmax", _tokens(k), axis=1)
+    return k("Concat", k("ReduceSumSquare", shares, np.array([2]), keepdims=0), "x", axis=1)
+
+
+def repeated_rows(k):
+    rows = k("Tile", k("Unsqueeze", "x", np.array([1])), np.array([1, 3, 1]))
+    return k("Flatten", k("Mul", rows, k("Sin", _tokens(k))))
 
 
 # Normalisations.
@@ -545,6 +602,16 @@ KINDS = {
         repeated_less_its_mean,
     ],
     "axes: Reshape, Transpose, columns": [transposed_planes, in_columns, one_of_the_columns, one_column],
+    "rows: attention, tokens, channels": [
+        attention,
+        heads_of_attention,
+        one_layer_for_all_tokens,
+        mixed_tokens,
+        group_normalization,
+        instance_normalization,
+        largest_shares,
+        repeated_rows,
+    ],
     "LayerNorm and RMSNorm as nodes": [
         layer_normalization,
         without_bias,
@@ -608,7 +675,7 @@ def difference(network, dtype, folder):
     y, _ = net.value_and_jacobian(x)
     expected = (expected.T if is_column else expected).reshape(y.shape)
     tolerance = TOLERANCES[dtype]
-    if any(node.op_type in FLOAT32_CONSTANTS for node in writer.nodes):
+    if any(node.op_type in IN_FLOAT32 for node in writer.nodes):
         tolerance = max(tolerance, 1e-7)
     return net, x, float(np.abs(y - expected).max() / np.abs(expected).max()) / tolerance
 

@@ -17,10 +17,10 @@ from fastjac.models.tensors import (
     joined,
     matmul,
     moved,
+    power,
     stopped,
     summed,
     turned,
-    whole_power,
 )
 
 _Params = Mapping[str, Any]
@@ -49,21 +49,10 @@ def _matrices(operand: Operand, along: Sequence[int], batch: Sequence[int]) -> t
     return moved(numbers, arranged), lead, rows
 
 
-def _integer_pow(where: str, params: _Params, x: Tensor) -> Tensor:
-    power = params["y"]
-    if power < 0:
-        return function("reciprocal", _integer_pow(where, {"y": -power}, x), where)
-    return entrywise(x, lambda value: whole_power(value, power))
-
-
-def _pow(where: str, params: _Params, x: Operand, power: Operand) -> Tensor:
-    if isinstance(x, Tensor) and not isinstance(power, Tensor) and np.size(power) == 1:
-        exponent = float(np.asarray(power).item())
-        if exponent in (0.5, -0.5):
-            return function("sqrt" if exponent > 0 else "rsqrt", x, where)
-        if exponent.is_integer() and abs(exponent) <= 8:
-            return _integer_pow(where, {"y": int(exponent)}, x)
-    raise ValueError("its exponent is not a whole number up to 8, or a half")
+def _pow(where: str, params: _Params, x: Operand, exponent: Operand) -> Tensor:
+    if not isinstance(x, Tensor) or isinstance(exponent, Tensor) or np.size(exponent) != 1:
+        raise ValueError("its exponent is not one number")
+    return power(x, float(np.asarray(exponent).item()), where)
 
 
 def _select(where: str, params: _Params, which: Operand, *cases: Operand) -> Tensor:
@@ -114,7 +103,7 @@ PRIMITIVES: dict[str, _Primitive] = {
     "le": _joined("less_equal"),
     "neg": lambda where, params, x: entrywise(x, lambda value: -value),
     "square": lambda where, params, x: entrywise(x, lambda value: value * value),
-    "integer_pow": _integer_pow,
+    "integer_pow": lambda where, params, x: power(x, params["y"], where),
     "pow": _pow,
     "tanh": _plain("tanh"),
     "logistic": _plain("sigmoid"),

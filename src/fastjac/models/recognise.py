@@ -7,7 +7,11 @@ activation, softmax and normalisation. So it does not matter how a framework or 
 
 from __future__ import annotations
 
+import functools
+import heapq
 import math
+import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +21,7 @@ from numpy.typing import NDArray
 from fastjac import graph
 from fastjac.graph.values import Add, Apply, Multiply, Normalise, Scale, Select, Value, is_head, ordered
 from fastjac.layers import ACTIVATIONS, HEADS_ONLY, Activation
+from fastjac.models.limits import Budget
 from fastjac.reference import elementwise, evaluate, graph_value_and_jacobian
 
 Array = NDArray[np.floating[Any]]
@@ -58,6 +63,8 @@ _SIZES = (
 )
 _POINTS = np.unique([sign * size for sign in (-1, 1) for size in _SIZES])
 _TOLERANCE = 1e-6  # Frameworks keep constants in float32.
+# What the search costs, in numbers that are kept: an attempt, and so many numbers that are computed for it.
+_ATTEMPT, _CHEAP = 500, 100
 _DIFFERS = 1e-3  # between a framework's results in float32 and those of a graph in float64
 
 
@@ -93,22 +100,29 @@ def check(value: Value, samples: Array, y: Array, v: Array, v_jac: Array) -> boo
     return True
 
 
-def resolved(value: Value) -> Value:
+def resolved(value: Value, budget: Budget | None = None) -> Value:
     """Return a value of `fastjac.graph` alone.
 
     Raises
     ------
     ValueError
-        If an operation is left that `fastjac.graph` has not; it names the place.
+        If an operation is left that `fastjac.graph` has not; it names the place. If the search for what is
+        spelled out takes more than the ``budget``.
     """
     value = _shared(value)
     values = ordered(value)
+    places = {id(each): place for place, each in enumerate(values)}
+    # The values behind which something may be spelled out.
+    spelled: set[int] = set()
+    for each in values:
+        if _is_open(each) and (_joins(each) or _bends(each) or not spelled.isdisjoint(map(id, each.inputs))):
+            spelled.add(id(each))
     plans: dict[int, tuple[_Build | None, tuple[Value, ...]]] = {}
     needed = {id(value)}
     for each in reversed(values):
         if id(each) in needed:
             with np.errstate(all="ignore"):
-                found = _recognised(each)
+                found = _recognised(each, places, budget) if id(each) in spelled else None
             plans[id(each)] = (None, each.inputs) if found is None else (found[0], (found[1],))
             needed |= {id(before) for before in plans[id(each)][1]}
     made: dict[int, Value] = {}
@@ -126,7 +140,12 @@ def _shared(value: Value) -> Value:
     seen: dict[tuple[Any, ...], list[Value]] = {}
     for each in ordered(value):
         inputs = [made[id(before)] for before in each.inputs]
-        alike = seen.setdefault((type(each.operation), each.size, *map(id, inputs)), [])
+        sums = [
+            zlib.crc32(np.ascontiguousarray(part).data)
+            for part in each.operation
+            if isinstance(part, np.ndarray)
+        ]
+        alike = seen.setdefault((type(each.operation), each.size, *map(id, inputs), *sums), [])
         same = next((other for other in alike if _equal(each.operation, other.operation)), None)
         if same is None:
             alike.append(same := _of(each, inputs))
@@ -180,24 +199,23 @@ def _computed(operation: Any, inputs: list[Array]) -> Array:
         return np.asarray((np.sum if operation.name == "sum" else np.max)(inputs[0], axis=-1, keepdims=True))
     if isinstance(operation, Stop):
         return inputs[0]
+    if isinstance(operation, (Add, Multiply, Scale)) or (
+        isinstance(operation, Apply) and not is_head(operation)
+    ):
+        return np.asarray(evaluate(operation, inputs))
     return np.array([evaluate(operation, row) for row in zip(*inputs, strict=True)])
 
 
-def _recognised(value: Value) -> tuple[_Build, Value] | None:
+def _recognised(value: Value, places: dict[int, int], budget: Budget | None) -> tuple[_Build, Value] | None:
     """Return how a value is computed from which other one, where that takes fewer operations."""
-    if not _joins(value) and not isinstance(value.operation, (Add, Apply, Scale)):
-        return None
-    part = list(_part(value))
-    applied = sum(isinstance(each.operation, Apply) for each in (*part, value))
-    several = applied > (0 if isinstance(value.operation, Add) else 1)
-    if len(part) > _MOST or not (several or any(map(_joins, (*part, value)))):
-        return None
-    for start in part:
-        between = _between(value, start, part)
-        if between is not None:
-            build = _of_entries(start, between) or _of_vectors(start, between)
-            if build is not None:
-                return build, start
+    for start, between in reversed(list(_starts(value, places))):
+        if not any(map(_joins, between)) and sum(map(_bends, between)) < 2 - isinstance(value.operation, Add):
+            continue
+        if budget is not None:
+            budget.spend(_ATTEMPT + _POINTS.size * start.size * len(between) // _CHEAP)
+        build = _of_entries(start, between) or _of_vectors(start, between)
+        if build is not None:
+            return build, start
     return None
 
 
@@ -206,68 +224,69 @@ def _joins(value: Value) -> bool:
     return isinstance(value.operation, (Multiply, Function, Total, Stop))
 
 
-def _part(value: Value) -> Iterator[Value]:
-    """Yield the values before one, back to those that mix entries by weights; each behind its inputs."""
-    waiting = [(value, False)]
-    found: set[int] = set()
-    while waiting and len(found) <= _MOST:
-        each, is_ready = waiting.pop()
-        if id(each) in found:
-            continue
-        if is_ready:
-            found.add(id(each))
-            if each is not value:
-                yield each
-            continue
-        waiting.append((each, True))
-        is_open = each is value or isinstance(
-            each.operation, (Add, Apply, Function, Multiply, Scale, Select, Stop, Total)
-        )
-        if is_open and not is_head(each.operation):
-            waiting += [(before, False) for before in reversed(each.inputs)]
+def _bends(value: Value) -> bool:
+    """Return whether the operation of a value is an activation with a kink: several may be another one."""
+    return isinstance(value.operation, Apply) and bool(value.operation.activation.kinks)
 
 
-def _between(value: Value, start: Value, part: list[Value]) -> list[Value] | None:
-    """Return the values on all paths from one to another, None if the other depends on more."""
-    if start.size != value.size:
-        return None
-    inside = {id(start)}
-    between = []
-    for each in (*part, value):
-        if each.inputs and id(each) not in inside and inside.issuperset(map(id, each.inputs)):
-            inside.add(id(each))
-            between.append(each)
-    if id(value) not in inside:
-        return None
-    needed = {id(value)}
-    for each in reversed(between):
-        if id(each) in needed:
-            needed |= {id(before) for before in each.inputs}
-    return [each for each in between if id(each) in needed]
+def _is_open(value: Value) -> bool:
+    """Return whether an activation or a normalisation may be spelled with the operation of a value."""
+    operation = value.operation
+    return (_joins(value) or isinstance(operation, (Add, Apply, Scale, Select))) and not is_head(operation)
+
+
+def _starts(value: Value, places: dict[int, int]) -> Iterator[tuple[Value, list[Value]]]:
+    """Yield the values that all of a value depends on, the nearest first, and those on the way from each.
+
+    ``places`` has a larger number for each value than for its inputs.
+    """
+    waiting, found, between = [(0, value)], {id(value)}, deque[Value]()
+    while len(between) < _MOST:
+        _, each = heapq.heappop(waiting)
+        if not _is_open(each):
+            return
+        between.appendleft(each)
+        for before in each.inputs:
+            if id(before) not in found:
+                found.add(id(before))
+                heapq.heappush(waiting, (-places[id(before)], before))
+        if len(waiting) == 1 and waiting[0][1].size == value.size:
+            yield waiting[0][1], list(between)
 
 
 def _of_entries(start: Value, between: list[Value]) -> _Build | None:
     """Return the activation, of the entries or their negatives, that computes the last value."""
-    if any(isinstance(each.operation, Stop) for each in between):
+    if any(isinstance(each.operation, (Stop, Total)) for each in between):
         return None
-    # Each entry meets all points, in an order of its own: a mix-up of entries does not pass.
+    # Each entry but the first meets all points in an order of its own: a mix-up of entries does not pass.
     points = np.tile(_POINTS[:, None], start.size)
-    x = np.random.default_rng(0).permuted(points, axis=0)
-    y = _values(between, start, x)
-    for sign in (1, -1):
-        for activation in _candidates(sign * x, y):
-            expected = elementwise(sign * x, activation)
-            for gain in (1, -1):
-                if _agree(y, gain * expected, np.minimum(np.abs(x), 1)):
-                    return lambda z: gain * graph.apply(sign * z, activation)
-    return _clipped(x, y)
+    points[:, 1:] = np.random.default_rng(0).permuted(points[:, 1:], axis=0)
+    for stretch in _stretches(between):
+        y = _values(between, start, points / stretch)
+        for activation in _candidates(points, y):
+            expected = elementwise(points, activation)
+            gain = _gain(y, expected)
+            if np.all(_agree(y, gain * expected, np.minimum(np.abs(points), 1) * np.abs(gain))):
+                return lambda z: graph.apply(z * stretch, activation) * gain
+        if stretch == 1 and (clip := _clipped(points, y)) is not None:
+            return clip
+    return None
+
+
+def _stretches(between: list[Value]) -> Iterator[float]:
+    """Yield the factors that the entries may have before an activation."""
+    yield from (1.0, -1.0)
+    for each in between:
+        factors = np.unique(each.operation.factor) if isinstance(each.operation, Scale) else np.ones(1)
+        if factors.size == 1 and abs(factors[0]) not in (0, 1):
+            yield float(factors[0])
 
 
 def _clipped(x: Array, y: Array) -> _Build | None:
     """Return the clip that computes ``y`` from ``x``, between limits of their own for each entry."""
     low, high = (y.T[np.equal(x.T, place)] for place in (-1e6, 1e6))
     is_between = np.all(high - low > 0) and np.all(high - low < 1e5)
-    if is_between and _agree(y, np.clip(x, low, high), np.minimum(np.abs(x), 1)):
+    if is_between and np.all(_agree(y, np.clip(x, low, high), np.minimum(np.abs(x), 1))):
         half, middle = (high - low) / 2, (high + low) / 2
         return lambda z: graph.apply((z - middle) / half, "hard_tanh") * half + middle
     return None
@@ -275,16 +294,25 @@ def _clipped(x: Array, y: Array) -> _Build | None:
 
 def _candidates(x: Array, y: Array) -> Iterator[Activation]:
     """Yield the activations that may compute ``y`` from ``x``, with their parameters."""
+    plain, expected = _plain()
+    first, size = y[:, :1], np.minimum(np.abs(_POINTS), 1)[:, None]
+    gain = _gain(np.broadcast_to(first, expected.shape), expected)
+    is_like = _agree(first, gain * expected, size * np.abs(gain))
+    yield from (plain[place] for place in np.flatnonzero(is_like))
     left, far_left = (np.abs(y.T[np.equal(x.T, place)]) for place in (-1, -80))
-    for name, default in ACTIVATIONS.items():
-        if name == "prelu":
-            yield Activation(name, tuple(left.tolist()))
-        elif default is not None:
-            parameter = _shortest(float((left if name == "leaky_relu" else far_left)[0]))
-            if 0 < parameter < 1e3:
-                yield Activation(name, parameter)
-        elif name not in HEADS_ONLY:
-            yield Activation(name)
+    for name, slope in (("leaky_relu", left), ("elu", far_left), ("celu", far_left)):
+        parameter = _shortest(float(slope[0]))
+        if 0 < parameter < 1e3:
+            yield Activation(name, parameter)
+    yield Activation("prelu", tuple(left.tolist()))
+
+
+@functools.cache
+def _plain() -> tuple[list[Activation], Array]:
+    """Return the activations without a parameter, and the values of each at `_POINTS`, in a column."""
+    plain = [Activation(name) for name, default in ACTIVATIONS.items() if default is None]
+    plain = [activation for activation in plain if activation.name not in HEADS_ONLY]
+    return plain, np.column_stack([elementwise(_POINTS, activation) for activation in plain])
 
 
 def _shortest(parameter: float) -> float:
@@ -298,38 +326,51 @@ def _of_vectors(start: Value, between: list[Value]) -> _Build | None:
     if not any(isinstance(each.operation, Total) for each in between):
         return None
     random = np.random.default_rng(0)
-    scales = np.array([1e-6, 1e-4, 1e-2, 0.1, 1, 1, 1, 10, 10])[:, None]
+    scales = np.array([0, 1e-6, 1e-4, 1e-2, 0.1, 1, 1, 1, 10, 10])[:, None]
     x = random.normal(size=(scales.size, start.size)) * scales
-    x[5:7] += 3
+    x[6:8] += 3
     y = _values(between, start, x)
     for name in HEADS_ONLY:
-        if _agree(y, _computed(Apply(Activation(name)), [x]), 0):
-            return lambda z: graph.apply(z, name)
+        gain = _gain(y, expected := _computed(Apply(Activation(name)), [x]))
+        if np.all(_agree(y, gain * expected, 0)) and (name == "softmax" or np.all(gain == 1)):
+            return lambda z: graph.multiply(graph.apply(z, name), gain)
     if any(isinstance(each.operation, Stop) for each in between):
         return None
-    for epsilon in _epsilons(between):
-        for centred in (True, False):
+    shift = np.where(np.isfinite(y[0]), y[0], 0.0)
+    for centred in (True, False):
+        for epsilon in (0.0, _epsilon(x - x.mean(-1, keepdims=True) if centred else x, y - shift)):
             expected = _computed(Normalise(epsilon, centred), [x])
-            largest = np.abs(expected).argmax(axis=0), np.arange(start.size)
-            gain = y[largest] / expected[largest]
-            if _agree(y, gain * expected, np.abs(gain).max()):
+            gain = _gain(y - shift, expected)
+            if np.all(_agree(y, gain * expected + shift, np.abs(gain).max())):
                 normal = graph.layer_norm if centred else graph.rms_norm
-                gains = None if np.all(np.abs(gain - 1) < 1e-9) else gain
-                return lambda z: normal(z, gains, epsilon=epsilon)
+                return lambda z: normal(z, epsilon=epsilon) * gain + shift
     return None
 
 
-def _epsilons(between: list[Value]) -> Iterator[float]:
-    """Yield the numbers that may be added to a variance."""
-    yield 0.0
-    for each in between:
-        if isinstance(each.operation, Scale) and np.all(each.operation.shift == each.operation.shift[0]):
-            shift = abs(float(each.operation.shift[0]))
-            yield from (shift, shift**2 / each.inputs[0].size)
+def _gain(y: Array, expected: Array) -> Array:
+    """Return the factor of each entry; those that are nearly whole numbers are."""
+    is_finite = np.isfinite(y) & np.isfinite(expected)
+    largest = np.where(is_finite, np.abs(expected), 0).argmax(axis=0), np.arange(y.shape[1])
+    gain = y[largest] / expected[largest]
+    whole: Array = np.round(gain)
+    return whole if np.all(np.abs(gain - whole) < 1e-9) else gain
 
 
-def _agree(y: Array, expected: Array, least: Any) -> bool:
-    """Return whether results agree where they are finite; an exponential may overflow far out."""
+def _epsilon(d: Array, y: Array) -> float:
+    """Return the number that is added to the mean of ``d**2`` under the root that ``d`` is divided by."""
+    small, large = 1, -1  # rows
+    entry = np.abs(d[small] * d[large]).argmax()
+    variances = np.mean(d * d, axis=-1)
+    ratio = (y[small, entry] / d[small, entry] / (y[large, entry] / d[large, entry])) ** 2
+    epsilon = (variances[large] - ratio * variances[small]) / (ratio - 1)
+    if not 0 < epsilon < np.inf:
+        return 0.0
+    short = float(f"{epsilon:.9g}")
+    return short if math.isclose(short, epsilon, rel_tol=1e-11) else float(epsilon)
+
+
+def _agree(y: Array, expected: Array, least: Any) -> NDArray[np.bool_]:
+    """Return which columns agree where they are finite; an exponential may overflow far out."""
     is_finite = np.isfinite(y)
     near = np.abs(y - expected) <= _TOLERANCE * (np.abs(expected) + 1e-2 * least)
-    return bool(is_finite.mean() > 0.8 and np.all(near | ~is_finite))
+    return np.asarray((is_finite.mean() > 0.8) & np.all(near | ~is_finite, axis=0))

@@ -144,13 +144,24 @@ def _as_value(operand: Any, among: list[Any]) -> Value:
     return constant(operand, next(each for each in among if isinstance(each, Value))).value
 
 
-def whole_power(value: Value, power: int) -> Value:
+def power(x: Tensor, exponent: float, where: str) -> Tensor:
+    """Return a power of each entry: a whole number up to 8, a half, or the negative of one."""
+    size = abs(exponent)
+    if size != 0.5 and size not in range(9):
+        raise ValueError(f"its exponent is {exponent:g}, expected a whole number up to 8, or a half")
+    if size == 0.5:
+        return function("sqrt" if exponent > 0 else "rsqrt", x, where)
+    result = entrywise(x, lambda value: _whole_power(value, int(size)))
+    return function("reciprocal", result, where) if exponent < 0 else result
+
+
+def _whole_power(value: Value, power: int) -> Value:
     """Return a product of equal factors, ones if there are none."""
     if power == 0:
         return constant(np.ones(value.size), value).value
     if power == 1:
         return value
-    half = whole_power(value, power // 2)
+    half = _whole_power(value, power // 2)
     even = half * half
     return even * value if power % 2 else even
 

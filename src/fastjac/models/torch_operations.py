@@ -23,12 +23,12 @@ from fastjac.models.tensors import (
     matmul,
     moved,
     normalised,
+    power,
     stacked,
     stopped,
     summed,
     tensor,
     turned,
-    whole_power,
 )
 
 Array = NDArray[Any]
@@ -63,13 +63,9 @@ def _divide(where: str, a: Operand, b: Operand, rounding_mode: str | None = None
 def _power(where: str, x: Operand, exponent: Any) -> Tensor:
     if isinstance(exponent, Tensor):
         raise ValueError("its exponent depends on the input, expected a number")
-    if isinstance(x, Tensor) and np.ndim(exponent) == 0:
-        power = float(exponent)
-        if power in (0.5, -0.5, -1):
-            return function({0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}[power], x, where)
-        if power in range(9):
-            return entrywise(x, lambda value: whole_power(value, int(power)))
-    raise ValueError(f"its exponent is {exponent}, expected a whole number from 0 to 8, or -1, 0.5 or -0.5")
+    if not isinstance(x, Tensor) or np.ndim(exponent) > 0:
+        raise ValueError(f"its exponent is {exponent}, expected a number")
+    return power(x, float(exponent), where)
 
 
 def _sum_of_product(

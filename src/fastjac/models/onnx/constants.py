@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastjac.models.limits import Budget
+from fastjac.models.onnx.proto import Node
 from fastjac.models.onnx.tensors import NUMBERS
-from fastjac.models.onnx.values import BATCH, Node
 
 Array = NDArray[Any]
+_Operator: TypeAlias = "Callable[[Node, list[Array], Budget], Array | None]"
 # So many multiply-adds cost as much as a number that is kept.
 _CHEAP = 100
 
@@ -29,17 +30,7 @@ def given(attributes: Mapping[str, Any]) -> Any:
 
 
 def computed(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
-    """Return the output of a node whose inputs are constants, None if fastjac does not compute it.
-
-    Shapes are constants too. If one has the batch in it, it is an array of objects.
-    """
-    result = _computed(node, inputs, budget)
-    if result is not None and result.dtype == object and not any(size is BATCH for size in result.flat):
-        return result.astype(np.int64)
-    return result
-
-
-def _computed(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
+    """Return the output of a node whose inputs are constants, None if fastjac does not compute it."""
     op, first = node.op, inputs[0]
     if op in _ELEMENTWISE:
         budget.spend(math.prod(np.broadcast_shapes(*(array.shape for array in inputs))))
@@ -58,10 +49,7 @@ def _divided(a: Array, b: Array) -> Any:
     """Return a quotient; that of whole numbers loses what is behind the point, also where it is negative."""
     if a.dtype.kind == "f":
         return np.divide(a, b)
-    quotient = a // b
-    if quotient.dtype == object:  # Sizes of shapes, and none of them is negative.
-        return quotient
-    return quotient + ((a % b != 0) & ((a < 0) != (b < 0)))
+    return np.floor_divide(a, b) + ((a % b != 0) & ((a < 0) != (b < 0)))
 
 
 def _cast(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
@@ -71,8 +59,7 @@ def _cast(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
         return None
     from onnx import helper
 
-    first = inputs[0]
-    return first if first.dtype == object else first.astype(helper.tensor_dtype_to_np_dtype(kind))
+    return inputs[0].astype(helper.tensor_dtype_to_np_dtype(kind))
 
 
 def _concat(node: Node, inputs: list[Array], budget: Budget) -> Array:
@@ -90,15 +77,14 @@ def _gather(node: Node, inputs: list[Array], budget: Budget) -> Array:
 def _split(node: Node, inputs: list[Array], budget: Budget) -> Array:
     axis = node.attributes.get("axis", 0)
     sizes = inputs[1] if len(inputs) > 1 else None
-    return np.take(inputs[0], split_places(sizes, node, inputs[0].shape[axis], budget), axis)
+    return np.take(inputs[0], _split_places(sizes, node, inputs[0].shape[axis], budget), axis)
 
 
-def _reshape(node: Node, inputs: list[Array], budget: Budget) -> Array | None:
-    if node.attributes.get("allowzero", 0):
-        return None
-    first = inputs[0]
-    sizes = [first.shape[i] if size == 0 else size for i, size in enumerate(inputs[1].tolist())]
-    return first.reshape(sizes)
+def _reshape(node: Node, inputs: list[Array], budget: Budget) -> Array:
+    first, sizes = inputs[0], inputs[1].tolist()
+    if not node.attributes.get("allowzero", 0):
+        sizes = [first.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+    return np.reshape(first, sizes)
 
 
 def _flatten(node: Node, inputs: list[Array], budget: Budget) -> Array:
@@ -107,7 +93,7 @@ def _flatten(node: Node, inputs: list[Array], budget: Budget) -> Array:
 
 
 def _squeeze(node: Node, inputs: list[Array], budget: Budget) -> Array:
-    axes = given_axes(inputs[1] if len(inputs) > 1 else None, node.attributes)
+    axes = _given_axes(inputs[1] if len(inputs) > 1 else None, node.attributes)
     first = inputs[0]
     return np.squeeze(first, axes) if node.op == "Squeeze" else np.expand_dims(first, axes or ())
 
@@ -128,6 +114,12 @@ def _expand(node: Node, inputs: list[Array], budget: Budget) -> Array:
     return np.broadcast_to(inputs[0], shape)
 
 
+def _tile(node: Node, inputs: list[Array], budget: Budget) -> Array:
+    repeats = _sizes(inputs[1])
+    budget.spend(inputs[0].size * math.prod(repeats))
+    return np.tile(inputs[0], repeats)
+
+
 def _constant_of_shape(node: Node, inputs: list[Array], budget: Budget) -> Array:
     shape = _sizes(inputs[0])
     budget.spend(math.prod(shape))
@@ -142,14 +134,13 @@ def _range(node: Node, inputs: list[Array], budget: Budget) -> Array:
 
 
 def _sizes(array: Array) -> tuple[int, ...]:
-    """Return a shape in which the batch is one sample."""
-    sizes = tuple(1 if size is BATCH else int(size) for size in array.tolist())
+    sizes = tuple(array.astype(np.int64).tolist())
     if min(sizes, default=0) < 0:
         raise ValueError(f"its shape is {sizes}")
     return sizes
 
 
-def given_axes(array: Array | None, attributes: Mapping[str, Any]) -> tuple[int, ...] | None:
+def _given_axes(array: Array | None, attributes: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Return the axes that a node has as an input, from opset 13 on, or as an attribute."""
     axes = attributes.get("axes") if array is None else array
     return None if axes is None else tuple(np.ravel(axes).tolist())
@@ -157,13 +148,13 @@ def given_axes(array: Array | None, attributes: Mapping[str, Any]) -> tuple[int,
 
 def reduced_axes(array: Array | None, attributes: Mapping[str, Any], count: int) -> tuple[int, ...] | None:
     """Return along which of so many axes a node reduces, all if it names none; None if it reduces nothing."""
-    axes = given_axes(array, attributes)
+    axes = _given_axes(array, attributes)
     if not axes and attributes.get("noop_with_empty_axes", 0):
         return None
     return axes or tuple(range(count))
 
 
-def slices(inputs: list[Array], attributes: Mapping[str, Any], count: int) -> tuple[slice, ...]:
+def _slices(inputs: list[Array], attributes: Mapping[str, Any], count: int) -> tuple[slice, ...]:
     """Return the slices of so many axes; from opset 10 on, inputs tell where they start and end."""
     parts = [part.tolist() for part in inputs] or [attributes["starts"], attributes["ends"]]
     starts, ends = parts[:2]
@@ -175,7 +166,7 @@ def slices(inputs: list[Array], attributes: Mapping[str, Any], count: int) -> tu
     return tuple(found)
 
 
-def split_places(sizes: Any, node: Node, length: int, budget: Budget) -> NDArray[np.int64]:
+def _split_places(sizes: Any, node: Node, length: int, budget: Budget) -> NDArray[np.int64]:
     """Return the places of one part of a Split.
 
     The lengths of all parts are an input from opset 13 on, an attribute, or equal.
@@ -216,19 +207,24 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
     "ReduceProd": np.prod,
     "ReduceL2": lambda array, **how: np.sqrt(np.sum(array * array, **how)),
 }
-_OPERATORS: dict[str, Callable[[Node, list[Array], Budget], Array | None]] = {
-    "Cast": _cast,
-    "Concat": _concat,
+# Operators that only move the entries of their first input.
+MOVES: dict[str, _Operator] = {
     "Gather": _gather,
-    "Slice": lambda node, inputs, budget: inputs[0][slices(inputs[1:], node.attributes, inputs[0].ndim)],
+    "Slice": lambda node, inputs, budget: inputs[0][_slices(inputs[1:], node.attributes, inputs[0].ndim)],
     "Split": _split,
     "Transpose": lambda node, inputs, budget: np.transpose(inputs[0], node.attributes.get("perm")),
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Squeeze": _squeeze,
     "Unsqueeze": _squeeze,
-    "MatMul": _matmul,
     "Expand": _expand,
+    "Tile": _tile,
+}
+_OPERATORS: dict[str, _Operator] = {
+    **MOVES,
+    "Cast": _cast,
+    "Concat": _concat,
+    "MatMul": _matmul,
     "ConstantOfShape": _constant_of_shape,
     "Range": _range,
 }

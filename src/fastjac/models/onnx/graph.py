@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import pathlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.models.limits import Budget
-from fastjac.models.onnx.constants import computed, given
-from fastjac.models.onnx.elementwise import settled
-from fastjac.models.onnx.networks import network
-from fastjac.models.onnx.nodes import apply
-from fastjac.models.onnx.patterns import has_factors
-from fastjac.models.onnx.proto import needed_nodes, output_of, parse
-from fastjac.models.onnx.reader import Reader
+from fastjac import graph
+from fastjac.graph.folding import most_weights
+from fastjac.graph.plan import GraphPlan
+from fastjac.graph.values import Affine, Input, Select, Value, ordered
+from fastjac.models import recognise
+from fastjac.models.limits import MOST_LAYERS, MOST_OPERATIONS, Budget
+from fastjac.models.onnx.constants import MOVES, computed, given
+from fastjac.models.onnx.operators import apply
+from fastjac.models.onnx.proto import Node, needed_nodes, output_of, parse
+from fastjac.models.onnx.samples import BATCH, Operand, Samples
 from fastjac.models.onnx.tensors import DOUBLE, Tensors
-from fastjac.models.onnx.values import BATCH, Base, Node, Value
-from fastjac.models.steps import Select
+from fastjac.models.tensors import Tensor
 from fastjac.network import Network
 
 _OLDEST_OPSET = 6
+_PRODUCTS = ("Gemm", "MatMul")
 
 
 def read_onnx(
@@ -46,20 +48,35 @@ def read_onnx(
         raise ValueError("it has functions of its own: inline them with onnx.inliner.inline_local_functions")
     if not model.HasField("graph") or model.graph.sparse_initializer:
         raise ValueError("it has no graph, or one with sparse weights")
-    reader = Reader(model.graph.initializer, opset, Tensors(folder, len(data)))
-    return _Walk(model.graph, reader, output_of(model.graph, output), inputs).network()
+    walk = _Walk(model.graph, opset, Tensors(folder, len(data)), output_of(model.graph, output), inputs)
+    with np.errstate(all="ignore"):
+        return walk.network()
 
 
 class _Walk:
-    """A walk through the nodes that an output needs, each after its inputs."""
+    """A walk through the nodes that an output needs, each after its inputs.
 
-    def __init__(self, graph: Any, reader: Reader, output: str, order: Sequence[str] | None) -> None:
-        self.reader = reader
-        self.output = output
-        self.order = order
-        self.inputs = [value for value in graph.input if value.name not in reader.constants]
-        self.nodes = needed_nodes(graph.node, output)
-        known = {*reader.constants, *(value.name for value in self.inputs)}
+    Attributes
+    ----------
+    constants : dict
+        Arrays, or TensorProtos that have not been read, by their names.
+    followed : dict
+        The tensors that depend on the input.
+    """
+
+    def __init__(
+        self, graph: Any, opset: int, tensors: Tensors, output: str, order: Sequence[str] | None
+    ) -> None:
+        self.tensors, self.output, self.order = tensors, output, order
+        self.constants: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
+        if len(self.constants) < len(graph.initializer):
+            raise ValueError("two of its weights have one name")
+        self.followed: dict[str, Samples] = {}
+        self.is_wide = False
+        self.output_names: list[str] | None = None
+        self.inputs = [value for value in graph.input if value.name not in self.constants]
+        self.nodes = needed_nodes(graph.node, output, opset)
+        known = {*self.constants, *(value.name for value in self.inputs)}
         if not self.nodes and output not in known:
             raise ValueError(f"its output {output!r} is the output of no node")
         known.update(name for message in graph.node for name in message.output)
@@ -69,51 +86,48 @@ class _Walk:
                 raise ValueError(
                     f"{node.where}: it needs {missing[0]!r}, no input, weight or output of a node"
                 )
-        self.uses = Counter(name for node in self.nodes if node.op != "Shape" for name in node.inputs)
-        self.uses[output] += 1
 
     def network(self) -> Network:
         """Return the network that leads to the output."""
-        reader, n_inputs = self.reader, self._start()
+        self._start()
         for node in self.nodes:
             try:
                 self._follow(node)
             except Exception as error:  # Damaged nodes make NumPy raise nearly anything.
                 text = str(error) or type(error).__name__
                 raise ValueError(text if text.startswith("node ") else f"{node.where}: {text}") from error
-        if self.output not in reader.values:
+        if self.output not in self.followed:
             raise ValueError(f"its output {self.output!r} does not depend on its input")
-        last = settled(reader, self.output)
-        names = reader.output_names
-        return network(
-            last.base,
-            n_inputs,
-            np.float64 if reader.is_wide else np.float32,
-            names if names and len(names) == last.size else None,
-            Budget(reader.tensors.size),
+        budget = Budget(self.tensors.size)
+        value = recognise.resolved(self.followed[self.output].tensor.flat, budget)
+        _check_size(value, budget)
+        names = self.output_names
+        net = Network(
+            value,
+            dtype=np.float64 if self.is_wide else np.float32,
+            output_names=names if names and len(names) == value.size else None,
         )
+        if isinstance(net.plan, GraphPlan):
+            budget.check_derivatives(net.plan.derivatives)
+        return net
 
-    def _start(self) -> int | None:
-        """Set the values of the inputs that the nodes use, and return how many entries they have together."""
+    def _start(self) -> None:
+        """Follow the inputs that the nodes use: one behind the other, they are the network's."""
         used = self._used()
-        values = [self._input(value) for value in used]
-        sizes = [value.size for value in values]
-        if len(used) > 1:
-            root, start = Base(), 0
-            for place, (message, value, size) in enumerate(zip(used, values, sizes, strict=True)):
-                if size is None:
-                    raise ValueError(
-                        f"its input {message.name!r} has shape {value.shape}, expected known sizes"
-                    )
-                part = Select(np.arange(start, start + size), f"the input {message.name!r}")
-                values[place], start = value._replace(base=root.then(part, part.where)), start + size
-        for message, value in zip(used, values, strict=True):
-            self.reader.values[message.name] = value
-        return None if None in sizes else sum(size or 0 for size in sizes)
+        shapes = [self._shape_of(value, len(used) == 1) for value in used]
+        sizes = [math.prod(axes) for axes, *_ in shapes]
+        self.tensors.budget.spend(sum(sizes))
+        source, start = graph.input(sum(sizes)), 0
+        for message, (axes, batch, count), size in zip(used, shapes, sizes, strict=True):
+            places = start + np.arange(size).reshape(axes)
+            self.followed[message.name] = Samples(Tensor(source, places), batch, count, self.tensors.budget)
+            start += size
+            self.is_wide |= message.type.tensor_type.elem_type == DOUBLE
 
     def _used(self) -> list[Any]:
         """Return the inputs that the output depends on, in the order of the network's input."""
-        used = {value.name: value for value in self.inputs if self.uses[value.name]}
+        names = {self.output, *(name for node in self.nodes if node.op != "Shape" for name in node.inputs)}
+        used = {value.name: value for value in self.inputs if value.name in names}
         if not used:
             raise ValueError(
                 f"its output {self.output!r} depends on none of its inputs ({_names(self.inputs)})"
@@ -123,17 +137,23 @@ class _Walk:
             raise ValueError(f"inputs is {list(self.order)}, but its output {self.output!r}: {wanted}")
         return [used[name] for name in self.order or used]
 
-    def _input(self, message: Any) -> Value:
+    def _shape_of(self, message: Any, is_only: bool) -> tuple[list[int], int | None, int]:
+        """Return the axes of one sample of an input, which of them counts samples, and how many it counts."""
         axes = _axes(message)
         batch = 0 if len(axes) > 1 else None
         if self._has_columns(message.name, axes):
             batch = 1
         if batch is not None and axes[batch] == 1:
             batch = None
-        value = Value(Base(), axes, batch)
-        self.reader.is_wide |= message.type.tensor_type.elem_type == DOUBLE
-        self.reader.tensors.budget.spend(value.size or 0)
-        return value
+        missing = [place for place, size in enumerate(axes) if size is None and place != batch]
+        if missing and is_only and len(missing) == 1:
+            axes[missing[0]] = self._first_size(message.name)
+        elif missing:
+            names = ["batch" if place == batch else str(size or "?") for place, size in enumerate(axes)]
+            text = f"({', '.join(names)})"
+            raise ValueError(f"its input {message.name!r} has shape {text}, expected known sizes")
+        count = 1 if batch is None else axes[batch] or BATCH
+        return [1 if place == batch else size or 0 for place, size in enumerate(axes)], batch, count
 
     def _has_columns(self, name: str, axes: Sequence[int | None]) -> bool:
         """Return whether samples are columns, because the first weights are the left factor."""
@@ -150,58 +170,109 @@ class _Walk:
                     return not inside[0] and not node.attributes.get("transB", 0)
         return False
 
+    def _first_size(self, name: str) -> int:
+        """Return the number of inputs that the first weights take, where the file does not give it."""
+        data = {name}
+        for node in self.nodes:
+            if not data.intersection(node.inputs):
+                continue
+            data.add(node.output)
+            if node.op in _PRODUCTS:
+                weights = next((name for name in node.inputs[:2] if name in self.constants), None)
+                is_second = len(node.inputs) > 1 and weights == node.inputs[1]
+                turned = node.attributes.get("transB" if is_second else "transA", 0)
+                if weights is not None:
+                    return int(self.constants[weights].dims[bool(turned) == is_second])
+        raise ValueError("it does not say how many inputs it has")
+
     def _follow(self, node: Node) -> None:
-        reader = self.reader
-        inputs = [name for name in node.inputs if name]
-        for name in inputs:
-            if name not in reader.values and name not in reader.constants:
+        names = [name for name in node.inputs if name]
+        for name in names:
+            if name not in self.followed and name not in self.constants:
                 raise ValueError(f"it needs {name!r}, which fastjac does not compute")
-        if node.output in reader.values or node.output in reader.constants:
+        if node.output in self.followed or node.output in self.constants:
             raise ValueError(f"its output {node.output!r} is there already")
-        reader.makers[node.output] = node
-        data = [name for name in inputs if name in reader.values]
         if node.op == "Shape":
-            reader.constants[node.output] = self._shape(node)
+            shape = self.followed[names[0]].shape if names[0] in self.followed else self._read(names[0]).shape
+            start, end = node.attributes.get("start", 0), node.attributes.get("end")
+            self.constants[node.output] = np.array(shape[start:end], np.int64)
         elif node.op == "Constant":
-            reader.constants[node.output] = given(node.attributes)
-        elif data:
-            reader.values[node.output] = apply(reader, node, data)
-            # If several nodes use an activation, it becomes the base of all of them.
-            if self.uses[node.output] > 1 and has_factors(reader.values[node.output].terms):
-                with contextlib.suppress(ValueError):
-                    settled(reader, node.output)
+            self.constants[node.output] = given(node.attributes)
+        elif self.followed.keys() & set(names):
+            self.followed[node.output] = self._computed(node)
         else:
-            arrays = [reader.constant(name) for name in inputs]
+            arrays = [self._read(name) for name in names]
             if node.op == "ConstantOfShape" and "value" in node.attributes:
-                arrays.append(reader.tensors.read(node.attributes["value"]))
-            result = computed(node, arrays, reader.tensors.budget) if arrays else None
+                arrays.append(self.tensors.read(node.attributes["value"]))
+            result = computed(node, arrays, self.tensors.budget) if arrays else None
             if result is None:
                 raise ValueError("fastjac does not compute this of constants")
-            reader.constants[node.output] = result
+            self.constants[node.output] = result
 
-    def _shape(self, node: Node) -> NDArray[Any]:
-        reader, (name,) = self.reader, node.inputs
-        if name in reader.constants:
-            sizes: list[Any] = list(reader.constant(name).shape)
-        else:
-            value = reader.values[name]
-            sizes = [BATCH if place == value.batch else size for place, size in enumerate(value.axes)]
-            if None in sizes:
-                raise ValueError(f"its input has shape {value.shape}, expected known sizes")
-        sizes = sizes[node.attributes.get("start", 0) : node.attributes.get("end")]
-        return np.array(sizes, object if BATCH in sizes else np.int64)
+    def _read(self, name: str) -> NDArray[Any]:
+        value = self.constants[name]
+        return value if isinstance(value, np.ndarray) else self.tensors.read(value)
+
+    def _computed(self, node: Node) -> Samples:
+        """Return the output of a node that depends on the network's input."""
+        operands: list[Operand | None] = []
+        for name in node.inputs:
+            operands.append(
+                self.followed[name] if name in self.followed else self._read(name) if name else None
+            )
+        if node.op in _PRODUCTS:
+            self.is_wide |= any(getattr(each, "dtype", None) == np.float64 for each in operands[:2])
+        if node.op == "ZipMap":
+            labels = node.attributes.get("classlabels_strings") or node.attributes["classlabels_int64s"]
+            self.output_names = [
+                str(each, "utf-8") if isinstance(each, bytes) else str(each) for each in labels
+            ]
+        if node.op not in MOVES:
+            return apply(node, operands)
+        x, *others = [each for each in operands if each is not None]
+        arrays = [each for each in others if not isinstance(each, Samples)]
+        if not isinstance(x, Samples) or len(arrays) < len(others):
+            raise ValueError("where it takes entries from depends on the input")
+
+        def moved(places: NDArray[Any]) -> NDArray[Any]:
+            result = computed(node, [places, *arrays], self.tensors.budget)
+            if result is None:
+                raise ValueError("it moves entries as fastjac does not")
+            return result
+
+        return x.moved(moved)
+
+
+def _check_size(value: Value, budget: Budget) -> None:
+    """Raise ValueError if a network is larger than its file allows."""
+    values = ordered(value)
+    layers = sum(isinstance(each.operation, Affine) for each in values)
+    if layers > MOST_LAYERS or len(values) > MOST_OPERATIONS:
+        raise ValueError(
+            f"it has {layers} layers of {len(values)} operations, expected at most {MOST_LAYERS} of "
+            f"{MOST_OPERATIONS}"
+        )
+    for each in values:
+        budget.spend(each.size)
+        if isinstance(each.operation, Affine):
+            fan_in, fan_out = each.operation.w.shape
+            budget.spend_on_layer(fan_in, fan_out)
+            before = each.inputs[0]
+            if isinstance(before.operation, Select) and isinstance(before.inputs[0].operation, Input):
+                # The selection becomes rows of the weights.
+                budget.spend(min(before.inputs[0].size * fan_out, most_weights(fan_in, fan_out)))
 
 
 def _names(values: Iterable[Any]) -> str:
     return ", ".join(repr(value.name) for value in values)
 
 
-def _axes(value: Any) -> tuple[int | None, ...]:
+def _axes(value: Any) -> list[int | None]:
     """Return the shape that the file gives for its input, (None, None) where it gives none."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
-        return (None, None)
-    axes = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
+        return [None, None]
+    axes = [axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim]
     if not axes:
         raise ValueError("its input is a single number, expected one or more axes")
     return axes

@@ -6,12 +6,11 @@ of memory for two bytes of a file that holds nothing but empty messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fastjac.models.extras import needed
 from fastjac.models.onnx.tensors import FLOATS
-from fastjac.models.onnx.values import Node
 
 # A network of a thousand layers has about as many, with all that exporters write about it.
 _MOST_PARTS = 100_000
@@ -20,6 +19,19 @@ _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _ATTRIBUTES = (1, 2, 3, 4, 6, 7, 8)
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _DAMAGED = "the file is cut or damaged"
+
+
+class Node(NamedTuple):
+    """A node of the graph, for one of its outputs. ``inputs`` and ``output`` are names of tensors."""
+
+    op: str
+    inputs: list[str]
+    output: str
+    attributes: Mapping[str, Any]
+    where: str
+    opset: int  # the version of the operators
+    place: int = 0  # of the output among those of the node
+    outputs: int = 1  # how many the node has
 
 
 def parse(data: bytes) -> Any:
@@ -105,7 +117,7 @@ def output_of(graph: Any, name: str | None) -> str:
     return str(outputs[0].name)
 
 
-def needed_nodes(messages: Sequence[Any], output: str) -> list[Node]:
+def needed_nodes(messages: Sequence[Any], output: str, opset: int) -> list[Node]:
     """Return the nodes that the output depends on, each after all that it needs; one for each output."""
     makers: dict[str, int] = {}
     for number, message in enumerate(messages):
@@ -130,10 +142,10 @@ def needed_nodes(messages: Sequence[Any], output: str) -> list[Node]:
         else:
             opened.add(number)
             waiting += before
-    return [node for message in found.values() for node in _nodes(message, needed)]
+    return [node for message in found.values() for node in _nodes(message, needed, opset)]
 
 
-def _nodes(message: Any, needed: set[str]) -> Iterator[Node]:
+def _nodes(message: Any, needed: set[str], opset: int) -> Iterator[Node]:
     """Yield the node once for each of its outputs that is needed."""
     where = _where(message)
     if message.domain not in _DOMAINS:
@@ -149,7 +161,7 @@ def _nodes(message: Any, needed: set[str]) -> Iterator[Node]:
     count = len(message.output)
     for place, name in enumerate(message.output):
         if name in needed:
-            yield Node(message.op_type, list(message.input), name, attributes, where, place, count)
+            yield Node(message.op_type, list(message.input), name, attributes, where, opset, place, count)
 
 
 def _where(message: Any) -> str:
