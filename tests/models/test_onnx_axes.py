@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastjac.models.files import ModelError, load
-from support.onnx_files import assert_as_runtime, node, runtime, save, tensor, w
+from support.onnx_files import assert_as_runtime, helper, node, runtime, save, tensor, w
 
 X = w(5, 4)
 
@@ -121,3 +121,44 @@ def test_axes_of_one_sample(nodes, turned, tmp_path):
     expected = runtime(path, X)
     y, _ = load(path).value_and_jacobian(X)
     np.testing.assert_allclose(y, (expected.T if turned else expected).reshape(y.shape), rtol=1e-5, atol=1e-6)
+
+
+def test_samples_that_become_others(tmp_path):
+    constants = [tensor("zeros", np.zeros(5, np.int64))]
+    path = save(tmp_path / "m.onnx", [node("Gather", "x zeros", axis=0)], constants, shape=(5, 4))
+    with pytest.raises(ModelError, match=r"joins, drops or mixes the samples of \(batch, 4\)"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("axes", "total", "axis"), [([-1, 3, 1], 1, 2), ([-1, 1, 3], 1, 2), ([-1, 3], 1, 1), ([-1, 3], 2, 1)]
+)
+def test_probabilities_beside_others(axes, total, axis, tmp_path):
+    nodes = [
+        node("MatMul", "x w", "z"),
+        node("Sigmoid", "z", "s"),
+        node("Reshape", "s axes", "p"),
+        node("Sub", "total p", "q"),
+        node("Concat", "q p", "c", axis=axis),
+        node("Flatten", "c"),
+    ]
+    constants = [tensor("w", w(4, 3)), tensor("axes", np.array(axes)), tensor("total", np.float32(total))]
+    assert_as_runtime(save(tmp_path / "m.onnx", nodes, constants), X)
+
+
+@pytest.mark.parametrize(
+    ("activation", "norm", "is_read"),
+    [("Softmax", "L1", True), ("Softmax", "L2", False), ("Sigmoid", "L1", False), ("Softplus", "L1", False)],
+)
+def test_division_by_a_sum_of_1(activation, norm, is_read, tmp_path):
+    nodes = [
+        node("MatMul", "x w", "z"),
+        node(activation, "z", "s"),
+        helper.make_node("Normalizer", ["s"], ["y"], domain="ai.onnx.ml", norm=norm),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [tensor("w", w(4, 2))])
+    if is_read:
+        assert_as_runtime(path, X)
+    else:
+        with pytest.raises(ModelError, match="divides by the sum of its input, which is not 1"):
+            load(path)

@@ -332,7 +332,7 @@ def _of_vectors(start: Value, between: list[Value]) -> _Build | None:
     y = _values(between, start, x)
     for name in HEADS_ONLY:
         gain = _gain(y, expected := _computed(Apply(Activation(name)), [x]))
-        if np.all(_agree(y, gain * expected, 0)) and (name == "softmax" or np.all(gain == 1)):
+        if np.all(_agree(y, gain * expected, 0)):
             return lambda z: graph.multiply(graph.apply(z, name), gain)
     if any(isinstance(each.operation, Stop) for each in between):
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac import graph
-from fastjac.graph.values import Affine, Apply, Scale, Value
+from fastjac.graph.values import Affine, Apply, Concatenate, Scale, Value
 from fastjac.layers import SELU_ALPHA, SELU_SCALE, Activation
 from fastjac.models import steps, tensors
 from fastjac.models.onnx.constants import reduced_axes
@@ -183,17 +183,16 @@ def _linear(node: Node, x: Samples) -> Samples:
 def _normalizer(node: Node, x: Samples) -> Samples:
     """Follow the division by the sum, where a classifier's outputs have the sum 1 already."""
     value, is_pair = x.tensor.flat, False
-    if (
-        isinstance(value.operation, Apply)
-        and value.operation.activation.name == "sigmoid"
-        and value.size == 2
-    ):
+    if _is_activation(value, "sigmoid") and value.size == 2:
         dense = _dense(value.inputs[0])
         is_pair = dense is not None and all(np.array_equal(part[..., 0], -part[..., 1]) for part in dense[:2])
-    is_softmax = isinstance(value.operation, Apply) and value.operation.activation.name == "softmax"
-    if node.attributes.get("norm") != b"L1" or not (is_softmax or is_pair):
+    if node.attributes.get("norm") != b"L1" or not (is_pair or _is_activation(value, "softmax")):
         raise ValueError("it divides by the sum of its input, which is not 1")
     return x
+
+
+def _is_activation(value: Value, name: str) -> bool:
+    return isinstance(value.operation, Apply) and value.operation.activation.name == name
 
 
 def _line(value: Value) -> tuple[Any, Any, Value]:
@@ -275,25 +274,21 @@ def _reduced(node: Node, x: Samples, axes: Array | None = None) -> Samples:
 
 def _concat(node: Node, *parts: Operand) -> Samples:
     together = concatenated(parts, node.attributes.get("axis", 1))
-    value = _both_columns(node, *parts) if len(parts) == 2 else None
-    if value is None:
-        return together
-    return together.each(lambda x: tensors.tensor(value, x.shape))
+    value = _both_columns(together.tensor.flat, node.where)
+    return together if value is None else together.each(lambda x: tensors.tensor(value, x.shape))
 
 
-def _both_columns(node: Node, one: Operand, two: Operand) -> Value | None:
+def _both_columns(value: Value, where: str) -> Value | None:
     """Return 1 - p and p, where p is the sigmoid of a dense layer that a classifier ends in."""
-    if not isinstance(one, Samples) or not isinstance(two, Samples) or one.tensor.value is two.tensor.value:
+    if not isinstance(value.operation, Concatenate) or len(value.inputs) != 2:
         return None
-    p = two.tensor.flat
-    factor, shift, core = _line(one.tensor.flat)
-    is_complement = core is p and np.all(factor == -1) and np.all(shift == 1)
-    is_row = sum(size > 1 for size in two.tensor.shape) <= 1
-    if not (is_complement and is_row) or p.operation != Apply(Activation("sigmoid")):
+    factor, shift, core = _line(value.inputs[0])
+    p = value.inputs[1]
+    if core is not p or np.any(factor != -1) or np.any(shift != 1) or not _is_activation(p, "sigmoid"):
         return None
     if (dense := _dense(p.inputs[0])) is None:
         return None
-    layer, activation = steps.both_columns([steps.affine(*dense[:2], node.where), Activation("sigmoid")], "")
+    layer, activation = steps.both_columns([steps.affine(*dense[:2], where), Activation("sigmoid")], where)
     assert isinstance(layer, steps.Affine) and isinstance(activation, Activation)
     return graph.affine(dense[2], layer.w, layer.b, activation)
 
