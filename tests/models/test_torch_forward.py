@@ -70,6 +70,23 @@ def sums(m, x):
     )
 
 
+class Tokens(nn.Module):
+    """A layer of tokens (3, 4) between linear layers."""
+
+    def __init__(self, layer, compute=lambda layer, tokens: layer(tokens)):
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(6, 12), layer, nn.Linear(12, 2)
+        self.compute = compute
+
+    def forward(self, x):
+        tokens = torch.tanh(self.first(x)).reshape(-1, 3, 4)
+        return self.last(self.compute(self.layer, tokens).flatten(1))
+
+
+def attention(**options):
+    return nn.MultiheadAttention(4, 2, batch_first=True), lambda layer, t: layer(t, t, t, **options)[0]
+
+
 NETWORKS = {
     "residual": Own(lambda m, x: x + 0.05 * m.outer(torch.tanh(m.inner(x))), (8, 6)),
     "two residual": Own(
@@ -103,6 +120,14 @@ NETWORKS = {
     "tanhshrink": by_hand(nn.Tanhshrink()),
     "softshrink": by_hand(nn.Softshrink(0.2)),
     "logsigmoid": by_hand(nn.LogSigmoid()),
+    "attention": Tokens(nn.Identity(), lambda _, t: F.scaled_dot_product_attention(t, t.flip(1), t)),
+    "causal attention": Tokens(
+        nn.Identity(), lambda _, t: F.scaled_dot_product_attention(t, t, t, is_causal=True)
+    ),
+    "heads of attention": Tokens(*attention()),
+    "heads of attention alone": Tokens(*attention(need_weights=False)),
+    "transformer": Tokens(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, norm_first=True)),
+    "transformer, gelu": Tokens(nn.TransformerEncoderLayer(4, 2, 8, activation="gelu", batch_first=True)),
     "group norm": nn.Sequential(nn.Linear(6, 8), nn.GroupNorm(2, 8), nn.Linear(8, 3)),
 }
 # How people spell activations and normalisations out.

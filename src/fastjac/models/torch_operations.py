@@ -341,7 +341,7 @@ OPERATIONS: dict[str, _Operation] = {
     "ne": _comparison("not_equal"),
     "where": lambda where, condition, a, b: joined("where", [condition, a, b], where),
     "masked_fill": lambda where, x, mask, value: joined("where", [mask, value, x], where),
-    **dict.fromkeys(("softmax", "_softmax"), _heads("softmax")),
+    **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), _heads("softmax")),
     **dict.fromkeys(("log_softmax", "_log_softmax"), _heads("log_softmax")),
     **dict.fromkeys(("layer_norm", "native_layer_norm"), _layer_norm),
     **dict.fromkeys(("rms_norm", "_fused_rms_norm"), _rms_norm),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def _traced(module: Any, inputs: tuple[Any, ...]) -> Value:
         tracer.keep(each, Tensor(source, at + np.arange(each.numel()).reshape(tuple(each.shape))))
         at += each.numel()
     try:
-        with tracer:
+        with tracer, _without_fused_attention():
             output = module(*inputs)
     except Exception as error:
         if tracer.error is None:
@@ -160,6 +161,21 @@ def _traced(module: Any, inputs: tuple[Any, ...]) -> Value:
         raise Unread(str(error)) from None
     _check(module, inputs, value)
     return value
+
+
+@contextlib.contextmanager
+def _without_fused_attention() -> Iterator[None]:
+    """Have attention computed in the operations that it consists of."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    is_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(is_enabled)
 
 
 def _check(module: Any, inputs: tuple[Any, ...], value: Value) -> None:
