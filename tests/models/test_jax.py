@@ -103,8 +103,26 @@ def halved(x):
 
 
 halved.defjvp(lambda x, t: (halved(*x), (1 - jnp.tanh(x[0]) ** 2) / 2 * t[0]))
+
+
+def tokens(x):
+    return jnp.tanh(x @ W.w1 + W.b1).reshape(4, 2)
+
+
+def attention(x):
+    t = tokens(x)
+    return jnn.softmax(t @ t.T / 2, axis=-1) @ t
+
+
 # Those with arrays compute in the arrays' dtype.
 FUNCTIONS = {
+    "attention": attention,
+    "attention along columns": lambda x: jnn.log_softmax(tokens(x) @ tokens(x).T, axis=0),
+    "heads of attention": lambda x: jnp.einsum(
+        "qhd,khd->hqk", *[jnn.softmax(tokens(x).reshape(2, 2, 2), axis=axis) for axis in (0, 1)]
+    ),
+    "rows normalised": lambda x: jnn.standardize(tokens(x).T, axis=-1) * W.b1[:4] + W.b1[4],
+    "columns by their length": lambda x: tokens(x) / jnp.sqrt((tokens(x) ** 2).sum(0) + 1e-3),
     "residual": lambda x: x + 0.05 * (jnp.tanh(x @ W.w1 + W.b1) @ W.w2).sum() * W.w1[:, 0],
     "gated": lambda x: jnn.log_softmax((jnn.sigmoid(x @ W.w1) * jnp.tanh(x @ W.w1 + W.b1)) @ W.w2),
     "glu": lambda x: jnn.softmax(jnn.glu(x @ W.w1 + W.b1) @ W.w2[:4]),

@@ -289,6 +289,19 @@ def largest_shares(k):
     return k("Concat", k("ReduceSumSquare", shares, np.array([2]), keepdims=0), "x", axis=1)
 
 
+def shares_of_exp(k):
+    tokens = _tokens(k)
+    e = k("Exp", k("Sub", tokens, k("ReduceMax", tokens, np.array([1]))))
+    return k("Flatten", k("Mul", k("Div", e, k("ReduceSum", e, np.array([1]))), k.w(4)))
+
+
+def normal_tokens(k):
+    tokens = _tokens(k)
+    d = k("Sub", tokens, k("ReduceMean", tokens, np.array([2])))
+    variance = k("ReduceMean", k("Mul", d, d), np.array([2]))
+    return k("Flatten", k("Add", k("Div", d, k("Sqrt", k("Add", variance, np.array(1e-3)))), k.w(4)))
+
+
 def repeated_rows(k):
     rows = k("Tile", k("Unsqueeze", "x", np.array([1])), np.array([1, 3, 1]))
     return k("Flatten", k("Mul", rows, k("Sin", _tokens(k))))
@@ -610,6 +623,8 @@ KINDS = {
         group_normalization,
         instance_normalization,
         largest_shares,
+        shares_of_exp,
+        normal_tokens,
         repeated_rows,
     ],
     "LayerNorm and RMSNorm as nodes": [

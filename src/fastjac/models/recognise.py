@@ -19,7 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac import graph
-from fastjac.graph.values import Add, Apply, Multiply, Normalise, Scale, Select, Value, is_head, ordered
+from fastjac.graph.values import (
+    Add,
+    Apply,
+    Concatenate,
+    Multiply,
+    Normalise,
+    Scale,
+    Select,
+    Value,
+    is_head,
+    ordered,
+)
 from fastjac.layers import ACTIVATIONS, HEADS_ONLY, Activation
 from fastjac.models.limits import Budget
 from fastjac.reference import elementwise, evaluate, graph_value_and_jacobian
@@ -55,7 +66,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "erfc": np.vectorize(math.erfc, otypes=[np.float64]),
     "where": lambda condition, a, b: np.where(condition != 0, a, b),
 }
-# Parts of the graph that are computed for test inputs have at most this many values.
+# Parts of the graph that are computed for test inputs have at most this many values, beside those of rows.
 _MOST = 80
 _SIZES = (
     *(0, 1e-9, 1e-6, 1e-3, 0.01, 0.1, 0.3, 0.5, 0.9, 1, 1.1, 1.5, 2, 2.5, 2.9, 3, 3.1),
@@ -203,12 +214,16 @@ def _computed(operation: Any, inputs: list[Array]) -> Array:
         isinstance(operation, Apply) and not is_head(operation)
     ):
         return np.asarray(evaluate(operation, inputs))
+    if isinstance(operation, Select):
+        return inputs[0][:, operation.places]
+    if isinstance(operation, Concatenate):
+        return np.concatenate(inputs, axis=1)
     return np.array([evaluate(operation, row) for row in zip(*inputs, strict=True)])
 
 
 def _recognised(value: Value, places: dict[int, int], budget: Budget | None) -> tuple[_Build, Value] | None:
     """Return how a value is computed from which other one, where that takes fewer operations."""
-    for start, between in reversed(list(_starts(value, places))):
+    for start, between in reversed(list(_starts(value, places, budget))):
         if not any(map(_joins, between)) and sum(map(_bends, between)) < 2 - isinstance(value.operation, Add):
             continue
         if budget is not None:
@@ -232,20 +247,27 @@ def _bends(value: Value) -> bool:
 def _is_open(value: Value) -> bool:
     """Return whether an activation or a normalisation may be spelled with the operation of a value."""
     operation = value.operation
-    return (_joins(value) or isinstance(operation, (Add, Apply, Scale, Select))) and not is_head(operation)
+    return (_joins(value) or isinstance(operation, (Add, Apply, Concatenate, Scale, Select))) and not is_head(
+        operation
+    )
 
 
-def _starts(value: Value, places: dict[int, int]) -> Iterator[tuple[Value, list[Value]]]:
+def _starts(
+    value: Value, places: dict[int, int], budget: Budget | None
+) -> Iterator[tuple[Value, list[Value]]]:
     """Yield the values that all of a value depends on, the nearest first, and those on the way from each.
 
     ``places`` has a larger number for each value than for its inputs.
     """
-    waiting, found, between = [(0, value)], {id(value)}, deque[Value]()
-    while len(between) < _MOST:
+    waiting, found, between, steps = [(0, value)], {id(value)}, deque[Value](), 0
+    while steps < _MOST:
         _, each = heapq.heappop(waiting)
         if not _is_open(each):
             return
+        if budget is not None:
+            budget.spend(1)
         between.appendleft(each)
+        steps += not isinstance(each.operation, (Concatenate, Select, Total))  # There may be many rows.
         for before in each.inputs:
             if id(before) not in found:
                 found.add(id(before))
@@ -322,25 +344,81 @@ def _shortest(parameter: float) -> float:
 
 
 def _of_vectors(start: Value, between: list[Value]) -> _Build | None:
-    """Return the softmax or normalisation that computes the last value."""
-    if not any(isinstance(each.operation, Total) for each in between):
+    """Return the softmax or normalisation, of all entries or of rows, that computes the last value."""
+    found = _rows(start, between)
+    if found is None:
         return None
+    places, rows = found
     random = np.random.default_rng(0)
     scales = np.array([0, 1e-6, 1e-4, 1e-2, 0.1, 1, 1, 1, 10, 10])[:, None]
     x = random.normal(size=(scales.size, start.size)) * scales
     x[6:8] += 3
     y = _values(between, start, x)
+    stops = any(isinstance(each.operation, Stop) for each in between)
+    builds = [_of_vector(x[:, places[row]], y[:, row], stops) for row in rows]
+    if None in builds:
+        return None
+    order = np.argsort(np.concatenate(rows))
+
+    def build(z: Value) -> Value:
+        parts = [make(graph.select(z, places[row])) for make, row in zip(builds, rows, strict=True) if make]
+        return graph.select(graph.concatenate(parts), order)
+
+    return build
+
+
+def _rows(start: Value, between: list[Value]) -> tuple[NDArray[np.intp], list[NDArray[np.intp]]] | None:
+    """Return which entry of ``start`` each entry of the last value is made from, and those summed together.
+
+    None if nothing is summed, or entries come and go.
+    """
+    row = np.arange(start.size)  # Entries that are summed together have the same number.
+
+    def join(entries: NDArray[np.intp], others: NDArray[np.intp]) -> None:
+        while np.any(row[entries] != row[others]):
+            label, least = np.arange(start.size), np.minimum(row[entries], row[others])
+            np.minimum.at(label, row[entries], least)
+            np.minimum.at(label, row[others], least)
+            row[:] = label[label][row]
+
+    # Of each value: the entry that an entry is made from, and whether it is a sum.
+    known = {id(start): (row.copy(), np.zeros(start.size, np.bool_))}
+    for each in between:
+        (places, is_sum), *others = (known[id(before)] for before in each.inputs)
+        if isinstance(each.operation, Select):
+            places, is_sum = places[each.operation.places], is_sum[each.operation.places]
+        elif isinstance(each.operation, Total):
+            join(np.full(places.size, places[0]), places)
+            places, is_sum = places[:1], np.ones(1, np.bool_)
+        elif isinstance(each.operation, Concatenate):
+            parts = [(places, is_sum), *others]
+            places, is_sum = (np.concatenate(part) for part in zip(*parts, strict=True))
+        else:
+            for other, other_is_sum in others:
+                join(places, other)
+                places, is_sum = np.where(is_sum, other, places), is_sum & other_is_sum
+        known[id(each)] = places, is_sum
+    if not any(isinstance(each.operation, Total) for each in between) or np.any(is_sum):
+        return None
+    if not np.array_equal(np.sort(places), np.arange(start.size)):
+        return None
+    return places, [np.flatnonzero(row[places] == number) for number in np.unique(row)]
+
+
+def _of_vector(x: Array, y: Array, stops: bool) -> _Build | None:
+    """Return the softmax or normalisation that computes vectors ``y`` from vectors ``x``."""
     for name in HEADS_ONLY:
         gain = _gain(y, expected := _computed(Apply(Activation(name)), [x]))
         if np.all(_agree(y, gain * expected, 0)):
             return lambda z: graph.multiply(graph.apply(z, name), gain)
-    if any(isinstance(each.operation, Stop) for each in between):
+    if stops:
         return None
     shift = np.where(np.isfinite(y[0]), y[0], 0.0)
     for centred in (True, False):
         for epsilon in (0.0, _epsilon(x - x.mean(-1, keepdims=True) if centred else x, y - shift)):
             expected = _computed(Normalise(epsilon, centred), [x])
             gain = _gain(y - shift, expected)
+            expected[0] = np.where(np.isnan(expected[0]), 0, expected[0])  # 0 / 0, which others may avoid.
             if np.all(_agree(y, gain * expected + shift, np.abs(gain).max())):
                 normal = graph.layer_norm if centred else graph.rms_norm
                 return lambda z: normal(z, epsilon=epsilon) * gain + shift
