@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastjac import graph
-from fastjac.graph.values import Affine, Apply, Concatenate, Scale, Value
 from fastjac.layers import SELU_ALPHA, SELU_SCALE, Activation
 from fastjac.models import steps, tensors
-from fastjac.models.onnx.constants import reduced_axes
+from fastjac.models.onnx.classifiers import both_columns, linear, normalizer
+from fastjac.models.onnx.constants import MOVES, reduced_axes
 from fastjac.models.onnx.proto import Node
 from fastjac.models.onnx.samples import Operand, Samples, concatenated, joined, matmul
 from fastjac.models.onnx.tensors import FLOATS
@@ -34,7 +34,7 @@ def apply(node: Node, operands: Sequence[Operand | None]) -> Samples:
     if node.place != _PLACES.get(node.op, 0):
         raise ValueError(f"fastjac does not compute its output {node.output!r}")
     if node.op not in OPERATORS:
-        known = ", ".join(OPERATORS)
+        known = ", ".join((*OPERATORS, *MOVES))
         raise ValueError(f"{_REFUSED.get(node.op, 'fastjac does not compute this')}; it knows {known}")
     if len(operands) < _FEWEST_INPUTS.get(node.op, 1):
         raise ValueError(f"it has {len(operands)} inputs, expected {_FEWEST_INPUTS[node.op]} or more")
@@ -166,53 +166,6 @@ def _gemm(node: Node, a: Operand, b: Operand, c: Operand | None = None) -> Sampl
     )
 
 
-def _linear(node: Node, x: Samples) -> Samples:
-    """Follow scikit-learn's linear models, whose weights are lists among the attributes."""
-    given = node.attributes.get
-    coefficients, intercepts = (np.asarray(given(name, ())) for name in ("coefficients", "intercepts"))
-    transform = bytes(given("post_transform", b"NONE"))
-    rows = given("targets", 1) if node.op == "LinearRegressor" else intercepts.size
-    labels = given("classlabels_ints") or given("classlabels_strings") or []
-    if transform not in _TRANSFORMS or (labels and len(labels) != rows):
-        raise ValueError(f"it has {rows} rows for {len(labels)} classes, and ends in {transform!r}")
-    y = matmul(x, coefficients.reshape(rows, -1).T, node.where)
-    y = joined("add", [y, intercepts], node.where) if intercepts.size else y
-    return _TRANSFORMS[transform](node, y)
-
-
-def _normalizer(node: Node, x: Samples) -> Samples:
-    """Follow the division by the sum, where a classifier's outputs have the sum 1 already."""
-    value, is_pair = x.tensor.flat, False
-    if _is_activation(value, "sigmoid") and value.size == 2:
-        dense = _dense(value.inputs[0])
-        is_pair = dense is not None and all(np.array_equal(part[..., 0], -part[..., 1]) for part in dense[:2])
-    if node.attributes.get("norm") != b"L1" or not (is_pair or _is_activation(value, "softmax")):
-        raise ValueError("it divides by the sum of its input, which is not 1")
-    return x
-
-
-def _is_activation(value: Value, name: str) -> bool:
-    return isinstance(value.operation, Apply) and value.operation.activation.name == name
-
-
-def _line(value: Value) -> tuple[Any, Any, Value]:
-    """Return the factor, the shift and what they are applied to, of a value after some scales."""
-    factor, shift = np.ones(value.size), np.zeros(value.size)
-    while isinstance(value.operation, Scale):
-        factor, shift = factor * value.operation.factor, factor * value.operation.shift + shift
-        (value,) = value.inputs
-    return factor, shift, value
-
-
-def _dense(value: Value) -> tuple[Array, Array, Value] | None:
-    """Return the weights and the input of a value that is an affine map of another."""
-    factor, shift, core = _line(value)
-    if not isinstance(core.operation, Affine):
-        return None
-    w, b = core.operation
-    return w * factor, b * factor + shift, core.inputs[0]
-
-
 def _heads(name: str) -> _Operator:
     def follow(node: Node, x: Samples) -> Samples:
         count = len(x.shape)
@@ -274,30 +227,10 @@ def _reduced(node: Node, x: Samples, axes: Array | None = None) -> Samples:
 
 def _concat(node: Node, *parts: Operand) -> Samples:
     together = concatenated(parts, node.attributes.get("axis", 1))
-    value = _both_columns(together.tensor.flat, node.where)
+    value = both_columns(together.tensor.flat, node.where)
     return together if value is None else together.each(lambda x: tensors.tensor(value, x.shape))
 
 
-def _both_columns(value: Value, where: str) -> Value | None:
-    """Return 1 - p and p, where p is the sigmoid of a dense layer that a classifier ends in."""
-    if not isinstance(value.operation, Concatenate) or len(value.inputs) != 2:
-        return None
-    factor, shift, core = _line(value.inputs[0])
-    p = value.inputs[1]
-    if core is not p or np.any(factor != -1) or np.any(shift != 1) or not _is_activation(p, "sigmoid"):
-        return None
-    if (dense := _dense(p.inputs[0])) is None:
-        return None
-    layer, activation = steps.both_columns([steps.affine(*dense[:2], where), Activation("sigmoid")], where)
-    assert isinstance(layer, steps.Affine) and isinstance(activation, Activation)
-    return graph.affine(dense[2], layer.w, layer.b, activation)
-
-
-_TRANSFORMS: dict[bytes, _Operator] = {
-    b"NONE": lambda node, x: x,
-    b"SOFTMAX": lambda node, x: x.kept(graph.softmax, [-1], node.where),
-    b"LOGISTIC": lambda node, x: x.activated("sigmoid"),
-}
 # Of a reduction: the activation before the sum, mean or maximum, and the function after it.
 _REDUCTIONS = {
     "ReduceMean": ("", "mean", ""),
@@ -342,9 +275,9 @@ _MEETING: dict[str, _Operator] = {
 }
 OPERATORS: dict[str, _Operator] = {
     **_MEETING,
-    "LinearClassifier": _linear,
-    "LinearRegressor": _linear,
-    "Normalizer": _normalizer,
+    "LinearClassifier": linear,
+    "LinearRegressor": linear,
+    "Normalizer": normalizer,
     "Scaler": lambda node, x: _scaled(
         node, _scaled(node, x, 1.0, -np.asarray(node.attributes["offset"])), node.attributes["scale"]
     ),
