@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import fastjac
+from fastjac import reference
 from fastjac.models.files import ModelError, load
 from support.onnx_files import TensorProto, helper, node, onnx, runtime, save, tensor, w
-from support.onnx_graphs import KINDS, TOLERANCES, difference
+from support.onnx_graphs import KINDS, TOLERANCES, Writer, by_runtime, difference
+from support.onnx_random import Drawn
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 
@@ -26,6 +28,29 @@ def test_structures(network, dtype, tmp_path):
     assert tolerances <= 1
     report = fastjac.check_jacobian(net, x)
     assert report, str(report)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_graphs_are_refused_or_right(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    writer = Writer(np.float64, seed)
+    drawn = Drawn(writer, rng)
+    for _ in range(rng.integers(2, 9)):
+        output = drawn.add()
+    path = tmp_path / "m.onnx"
+    writer.write(path, output)
+    try:
+        net = load(path)
+    except ModelError:
+        return
+    for scale in (0.01, 1.0, 10.0):
+        x = rng.normal(size=(3, net.n_inputs)) * scale
+        with np.errstate(all="ignore"):
+            expected = by_runtime(path, {"x": x}, writer.opset).reshape(3, -1)
+            y = np.array([reference.graph_value_and_jacobian(row, net.graph)[0] for row in x])
+        is_finite = np.isfinite(y) & np.isfinite(expected)  # Where the runtime overflows, fastjac may not.
+        size = np.max(np.abs(expected), initial=1e-6, where=is_finite)
+        np.testing.assert_allclose(y[is_finite], expected[is_finite], rtol=0, atol=1e-5 * size)
 
 
 def test_the_table_counts_the_structures():

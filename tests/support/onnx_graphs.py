@@ -659,7 +659,7 @@ KINDS = {
 }
 
 
-def _expected(path, feeds, opset):
+def by_runtime(path, feeds, opset):
     """Return what ONNX Runtime computes, or onnx itself where that has no kernel for a dtype or opset."""
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -686,7 +686,7 @@ def difference(network, dtype, folder):
     order = writer.order
     net = fastjac.load(path, **({"inputs": order} if order else {}))
     x = np.hstack([parts[name] for name in order or parts])
-    expected = _expected(path, feeds, writer.opset)
+    expected = by_runtime(path, feeds, writer.opset)
     y, _ = net.value_and_jacobian(x)
     expected = (expected.T if is_column else expected).reshape(y.shape)
     tolerance = TOLERANCES[dtype]

@@ -24,6 +24,7 @@ _SIZES = (
 )
 POINTS = np.unique([sign * size for sign in (-1, 1) for size in _SIZES])
 _TOLERANCE = 1e-6  # Frameworks keep constants in float32.
+_MOST_PEAKS = 16
 
 
 def of_entries(start: Value, between: list[Value]) -> Build | None:
@@ -40,7 +41,7 @@ def of_entries(start: Value, between: list[Value]) -> Build | None:
             gain = _gain(y, expected)
             if np.all(_agree(y, gain * expected, np.minimum(np.abs(points), 1) * np.abs(gain))):
                 return lambda z: graph.apply(z * stretch, activation) * gain
-        if stretch == 1 and (clip := _clipped(points, y)) is not None:
+        if stretch == 1 and (clip := _clipped(start, between, points, y)) is not None:
             return clip
     return None
 
@@ -54,14 +55,17 @@ def _stretches(between: list[Value]) -> Iterator[float]:
             yield float(factors[0])
 
 
-def _clipped(x: Array, y: Array) -> Build | None:
+def _clipped(start: Value, between: list[Value], x: Array, y: Array) -> Build | None:
     """Return the clip that computes ``y`` from ``x``, between limits of their own for each entry."""
     low, high = (y.T[np.equal(x.T, place)] for place in (-1e6, 1e6))
-    is_between = np.all(high - low > 0) and np.all(high - low < 1e5)
-    if is_between and np.all(_agree(y, np.clip(x, low, high), np.minimum(np.abs(x), 1))):
-        half, middle = (high - low) / 2, (high + low) / 2
-        return lambda z: graph.apply((z - middle) / half, "hard_tanh") * half + middle
-    return None
+    if not (np.all(high - low > 0) and np.all(high - low < 1e5)):
+        return None
+    half, middle = (high - low) / 2, (high + low) / 2
+    near = middle + half * np.linspace(-1.75, 1.75, 8)[:, None]  # The points may all be far from the limits.
+    for each, found in ((x, y), (near, values(between, start, near))):
+        if not np.all(_agree(found, np.clip(each, low, high), np.minimum(np.abs(each), 1))):
+            return None
+    return lambda z: graph.apply((z - middle) / half, "hard_tanh") * half + middle
 
 
 def _candidates(x: Array, y: Array) -> Iterator[Activation]:
@@ -99,10 +103,7 @@ def of_vectors(start: Value, between: list[Value]) -> Build | None:
     if found is None:
         return None
     places, rows = found
-    random = np.random.default_rng(0)
-    scales = np.array([0, 1e-6, 1e-4, 1e-2, 0.1, 1, 1, 1, 10, 10])[:, None]
-    x = random.normal(size=(scales.size, start.size)) * scales
-    x[6:8] += 3
+    x = _vectors(start.size)
     y = values(between, start, x)
     stops = any(isinstance(each.operation, Stop) for each in between)
     builds = [_of_vector(x[:, places[row]], y[:, row], stops) for row in rows]
@@ -117,38 +118,43 @@ def of_vectors(start: Value, between: list[Value]) -> Build | None:
     return build
 
 
+def _vectors(size: int) -> Array:
+    """Return vectors for tests, of which the first is zero: small and large, shifted, and with a peak."""
+    random = np.random.default_rng(0)
+    scales = np.concatenate([[0], np.repeat([1e-6, 1e-4, 1e-2, 0.1, 1, 3, 10], 4)])[:, None]
+    x = random.normal(size=(len(scales), size)) * scales
+    peaks = np.zeros((2 * min(size, _MOST_PEAKS), size))
+    for i, peak in enumerate(peaks):
+        peak[i // 2] = 20.0 if i % 2 else -20.0
+    shifted = [x[-12:] + shift for shift in (-5.0, 3.0)]
+    return np.concatenate([x, *shifted, peaks, peaks / 20 + random.normal(size=peaks.shape) / 10])
+
+
 def _rows(start: Value, between: list[Value]) -> tuple[NDArray[np.intp], list[NDArray[np.intp]]] | None:
     """Return which entry of ``start`` each entry of the last value is made from, and those summed together.
 
     None if nothing is summed, or entries come and go.
     """
     row = np.arange(start.size)  # Entries that are summed together have the same number.
-
-    def join(entries: NDArray[np.intp], others: NDArray[np.intp]) -> None:
-        while np.any(row[entries] != row[others]):
-            label, least = np.arange(start.size), np.minimum(row[entries], row[others])
-            np.minimum.at(label, row[entries], least)
-            np.minimum.at(label, row[others], least)
-            row[:] = label[label][row]
-
-    # Of each value: the entry that an entry is made from, and whether it is a sum.
+    # Of each value: the entry that an entry is made from, and whether it is a sum or a constant.
     known = {id(start): (row.copy(), np.zeros(start.size, np.bool_))}
     for each in between:
         (places, is_sum), *others = (known[id(before)] for before in each.inputs)
         if isinstance(each.operation, Select):
             places, is_sum = places[each.operation.places], is_sum[each.operation.places]
         elif isinstance(each.operation, Total):
-            join(np.full(places.size, places[0]), places)
+            row[np.isin(row, row[places])] = row[places[0]]
             places, is_sum = places[:1], np.ones(1, np.bool_)
         elif isinstance(each.operation, Concatenate):
             parts = [(places, is_sum), *others]
             places, is_sum = (np.concatenate(part) for part in zip(*parts, strict=True))
+        elif isinstance(each.operation, Scale) and not np.any(each.operation.factor):
+            is_sum = np.ones(each.size, np.bool_)
         else:
             for other, other_is_sum in others:
-                join(places, other)
                 places, is_sum = np.where(is_sum, other, places), is_sum & other_is_sum
         known[id(each)] = places, is_sum
-    if not any(isinstance(each.operation, Total) for each in between) or np.any(is_sum):
+    if not any(isinstance(each.operation, Total) for each in between):
         return None
     if not np.array_equal(np.sort(places), np.arange(start.size)):
         return None
@@ -159,7 +165,7 @@ def _of_vector(x: Array, y: Array, stops: bool) -> Build | None:
     """Return the softmax or normalisation that computes vectors ``y`` from vectors ``x``."""
     for name in HEADS_ONLY:
         gain = _gain(y, expected := computed(Apply(Activation(name)), [x]))
-        if np.all(_agree(y, gain * expected, 0)):
+        if np.any(gain != 0) and np.all(_agree(y, gain * expected, 1e-6 * np.abs(gain).max())):
             return lambda z: graph.multiply(graph.apply(z, name), gain)
     if stops:
         return None
@@ -169,7 +175,7 @@ def _of_vector(x: Array, y: Array, stops: bool) -> Build | None:
             expected = computed(Normalise(epsilon, centred), [x])
             gain = _gain(y - shift, expected)
             expected[0] = np.where(np.isnan(expected[0]), 0, expected[0])  # 0 / 0, which others may avoid.
-            if np.all(_agree(y, gain * expected + shift, np.abs(gain).max())):
+            if np.any(gain != 0) and np.all(_agree(y, gain * expected + shift, np.abs(gain).max())):
                 normal = graph.layer_norm if centred else graph.rms_norm
                 return lambda z: normal(z, epsilon=epsilon) * gain + shift
     return None
@@ -186,9 +192,9 @@ def _gain(y: Array, expected: Array) -> Array:
 
 def _epsilon(d: Array, y: Array) -> float:
     """Return the number that is added to the mean of ``d**2`` under the root that ``d`` is divided by."""
-    small, large = 1, -1  # rows
-    entry = np.abs(d[small] * d[large]).argmax()
     variances = np.mean(d * d, axis=-1)
+    small, large = np.where(variances > 0, variances, np.inf).argmin(), variances.argmax()
+    entry = np.abs(d[small] * d[large]).argmax()
     ratio = (y[small, entry] / d[small, entry] / (y[large, entry] / d[large, entry])) ** 2
     epsilon = (variances[large] - ratio * variances[small]) / (ratio - 1)
     if not 0 < epsilon < np.inf:

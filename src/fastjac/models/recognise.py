@@ -31,7 +31,7 @@ from fastjac.graph.values import (
 from fastjac.layers import ACTIVATIONS
 from fastjac.models.alike import POINTS, Build, of_entries, of_vectors
 from fastjac.models.limits import Budget
-from fastjac.models.spelled import Function, Stop, Total
+from fastjac.models.spelled import Function, Stop, Total, values
 from fastjac.reference import graph_value_and_jacobian
 
 Array = NDArray[np.floating[Any]]
@@ -39,14 +39,15 @@ Array = NDArray[np.floating[Any]]
 _MOST = 80
 # What the search costs, in numbers that are kept: an attempt, and so many numbers that are computed for it.
 _ATTEMPT, _CHEAP = 500, 100
+_SCALES = np.array([0.1, 1, 1, 1, 10, 30])  # of the inputs for which the whole is compared
 _DIFFERS = 1e-3  # between a framework's results in float32 and those of a graph in float64
 
 
-def function(name: str, values: Sequence[Value], where: str) -> Value:
+def function(name: str, inputs: Sequence[Value], where: str) -> Value:
     """Return a function of values of one size; an activation if it is one."""
-    if len(values) == 1 and name in ACTIVATIONS:
-        return graph.apply(values[0], name)
-    return _value(Function(name, where), values, values[0].size)
+    if len(inputs) == 1 and name in ACTIVATIONS:
+        return graph.apply(inputs[0], name)
+    return _value(Function(name, where), inputs, inputs[0].size)
 
 
 def total(name: str, x: Value, where: str) -> Value:
@@ -84,28 +85,47 @@ def resolved(value: Value, budget: Budget | None = None) -> Value:
         spelled out takes more than the ``budget``.
     """
     value = _shared(value)
-    values = ordered(value)
-    places = {id(each): place for place, each in enumerate(values)}
+    path = ordered(value)
+    places = {id(each): place for place, each in enumerate(path)}
     # The values behind which something may be spelled out.
     spelled: set[int] = set()
-    for each in values:
+    for each in path:
         if _is_open(each) and (_joins(each) or _bends(each) or not spelled.isdisjoint(map(id, each.inputs))):
             spelled.add(id(each))
     plans: dict[int, tuple[Build | None, tuple[Value, ...]]] = {}
     needed = {id(value)}
-    for each in reversed(values):
+    for each in reversed(path):
         if id(each) in needed:
             with np.errstate(all="ignore"):
                 found = _recognised(each, places, budget) if id(each) in spelled else None
             plans[id(each)] = (None, each.inputs) if found is None else (found[0], (found[1],))
             needed |= {id(before) for before in plans[id(each)][1]}
     made: dict[int, Value] = {}
-    for each in values:
+    for each in path:
         if id(each) in plans:
             build, inputs = plans[id(each)]
             ready = [made[id(before)] for before in inputs]
             made[id(each)] = _native(each, ready) if build is None else build(ready[0])
+    if any(build is not None for build, _ in plans.values()):
+        _compare(value, made[id(value)], budget)
     return made[id(value)]
+
+
+def _compare(spelled: Value, value: Value, budget: Budget | None) -> None:
+    """Raise ValueError unless two values of one input are alike for some test inputs."""
+    paths = ordered(spelled), ordered(value)
+    sizes = sum(each.size for path in paths for each in path)
+    if budget is not None:
+        budget.spend(len(_SCALES) * sizes // 2)  # They are not kept.
+    source = paths[0][0]
+    x = np.random.default_rng(0).normal(size=(len(_SCALES), source.size)) * _SCALES[:, None]
+    with np.errstate(all="ignore"):
+        expected, found = (values(path[1:], source, x) if path[1:] else x for path in paths)
+        is_finite = np.isfinite(expected) & np.isfinite(found)
+        differences = np.abs(found - expected, out=np.zeros_like(found), where=is_finite)
+        sizes = np.max(np.abs(expected), axis=-1, keepdims=True, where=is_finite, initial=0)
+    if np.any(differences > 0.1 * _DIFFERS * sizes):  # Nothing is in float32 here.
+        raise ValueError("a part of it is an activation, a softmax or a normalisation for some inputs alone")
 
 
 def _shared(value: Value) -> Value:

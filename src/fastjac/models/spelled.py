@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.graph.values import Add, Apply, Concatenate, Multiply, Scale, Select, Value, is_head
+from fastjac.graph.values import Add, Affine, Apply, Concatenate, Multiply, Scale, Select, Value, is_head
 from fastjac.reference import evaluate
 
 Array = NDArray[np.floating[Any]]
@@ -46,10 +46,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 def values(path: Sequence[Value], start: Value, x: Array) -> Array:
     """Return the last value of a path (rows, size) for ``x`` as its ``start``; each is behind its inputs."""
+    last = {id(before): each for each in path for before in each.inputs}  # Who needs it last.
     rows = {id(start): x}
     for each in path:
         if each is not start:
             rows[id(each)] = computed(each.operation, [rows[id(before)] for before in each.inputs])
+        for before in each.inputs:
+            if last[id(before)] is each:
+                rows.pop(id(before), None)
     return rows[id(path[-1])]
 
 
@@ -66,6 +70,8 @@ def computed(operation: Any, inputs: list[Array]) -> Array:
         isinstance(operation, Apply) and not is_head(operation)
     ):
         return np.asarray(evaluate(operation, inputs))
+    if isinstance(operation, Affine):
+        return np.asarray(inputs[0] @ operation.w + operation.b)
     if isinstance(operation, Select):
         return inputs[0][:, operation.places]
     if isinstance(operation, Concatenate):
