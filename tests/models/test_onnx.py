@@ -5,6 +5,7 @@ import pytest
 
 from fastjac.graph.values import ordered
 from fastjac.models.files import ModelError, load
+from fastjac.models.onnx.samples import BATCH
 from support.onnx_files import (
     TensorProto,
     assert_as_runtime,
@@ -184,8 +185,8 @@ def test_weights_written_one_by_one(tmp_path):
     [
         ([node("Conv", "x w")], r"node 'y' \(Conv\).*fastjac does not compute this; it knows Gemm, MatMul"),
         ([node("MatMul", "w x")], r"multiplies \(4, 3\) and \(batch, 4\), which do not fit each other"),
-        ([node("MatMul", "w5 x")], r"sums over the samples of \(batch, 4\)"),
-        ([node("Gemm", "x w5", transA=1, transB=1)], r"sums over the samples of \(4, batch\)"),
+        ([node("MatMul", "batched x")], r"sums over the samples of \(batch, 4\)"),
+        ([node("Gemm", "x batched", transA=1, transB=1)], r"sums over the samples of \(4, batch\)"),
         ([node("Gemm", "x w", transA=1)], r"multiplies \(4, batch\) and \(4, 3\)"),
         ([*DENSE, node("Softmax", "a", axis=0)], "along axis 0"),
         (
@@ -262,7 +263,7 @@ def test_clear_no(nodes, message, tmp_path):
         tensor("shape", np.array([2, -1])),
         tensor("each", w(5, 4)),
         tensor("w3", w(1, 1, 4)),
-        tensor("w5", w(3, 5)),
+        tensor("batched", w(3, BATCH)),
         tensor("eight", np.ones((4, 3), np.int8)),
     ]
     outputs = None

@@ -18,8 +18,9 @@ from fastjac.models.tensors import Tensor
 
 Array = NDArray[Any]
 Operand: TypeAlias = Union["Samples", Array]
-# As many samples as a batch has where the file does not say. No file holds this number for another reason.
-BATCH = 5
+# As many samples as a batch has where the file does not say: a number that hardly any file holds for
+# another reason, such as rows of one sample.
+BATCH = 13
 # A value of a graph takes as much memory as so many numbers.
 _VALUE = 60
 
@@ -97,9 +98,8 @@ class Samples(NamedTuple):
         except (IndexError, ValueError) as error:
             if str(error).startswith("it "):
                 raise
-            raise ValueError(
-                f"its parameters do not fit {self.text}"
-            ) from error  # NumPy's text has the places of all samples.
+            # NumPy's text has the sizes of all samples.
+            raise ValueError(f"its parameters do not fit {self.text}") from error
         if after.size == 0:
             raise ValueError(f"it selects nothing of {self.text}")
         return after
