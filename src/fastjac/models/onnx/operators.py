@@ -147,23 +147,21 @@ def _dropout(node: Node, x: Samples, ratio: Any = None, training: Array | None =
 
 
 def _gemm(node: Node, a: Operand, b: Operand, c: Operand | None = None) -> Samples:
+    """Follow ``alpha A B + beta C``, of whose factors each may be given transposed."""
     if len(a.shape) != 2 or len(b.shape) != 2:
         raise ValueError("it multiplies other than matrices")
-    a, b = (
-        matrix
-        if not node.attributes.get(name)
-        else matrix.turned()
-        if isinstance(matrix, Samples)
-        else matrix.T
-        for name, matrix in (("transA", a), ("transB", b))
-    )
-    product = _scaled(node, matmul(a, b, node.where), node.attributes.get("alpha", 1.0))
+    given = node.attributes.get
+    left, right = _turned(a, given("transA", 0)), _turned(b, given("transB", 0))
+    y = _scaled(node, matmul(left, right, node.where), given("alpha", 1.0))
     if c is None:
-        return product
-    beta = node.attributes.get("beta", 1.0)
-    return joined(
-        "add", [product, _scaled(node, c, beta) if isinstance(c, Samples) else c * beta], node.where
-    )
+        return y
+    return joined("add", [y, _met("multiply", c, np.asarray(given("beta", 1.0)), node.where)], node.where)
+
+
+def _turned(matrix: Operand, is_turned: int) -> Operand:
+    if not is_turned:
+        return matrix
+    return matrix.turned() if isinstance(matrix, Samples) else matrix.T
 
 
 def _heads(name: str) -> _Operator:
