@@ -17,7 +17,7 @@ FLOORS = [
     {"fastjac"},
     {"check", "explain", "jacobian", "models", "precompile"},
     {"network"},
-    {"batches", "embedding"},
+    {"batches", "corners", "embedding"},
     {"kernels", "reference"},
     {"graph", "plan"},
     {"layers", "report"},

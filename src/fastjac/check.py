@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastjac import reference
 from fastjac.arguments import place, real_array
-from fastjac.graph.values import (
-    Add,
-    Affine,
-    Apply,
-    Concatenate,
-    Normalise,
-    Operation,
-    Scale,
-    Select,
-    Value,
-    ordered,
-)
-from fastjac.layers import HEADS_ONLY
+from fastjac.corners import Index, Mask, moved, rounding, straddles
 from fastjac.network import Network
 from fastjac.report import JacobianReport, of_batch
 
 Array = NDArray[np.floating[Any]]
-Index = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 Function = Callable[[Any], ArrayLike]
 
 
@@ -176,15 +161,15 @@ def _compare(
         if isinstance(f, Network):
             assert isinstance(forward, Network)
             value, unit = forward.graph, float(np.finfo(f.dtype).eps)
-            rounding = _rounding(value, unit, point)[:, chosen]
-            skip = _straddles(value, unit, point, chosen, steps)
+            rounded = rounding(value, unit, point)[:, chosen]
+            skip = straddles(value, unit, point, chosen, steps)
         else:
             largest = np.fmax.reduce(np.abs(numeric) * steps, axis=None) / steps
-            rounding = 64 * _finfo(analytic).eps * np.tile(largest, (y.size, 1))
+            rounded = 64 * _finfo(analytic).eps * np.tile(largest, (y.size, 1))
             skip = np.zeros(chosen.size, bool)
         # Below the normal numbers of the Jacobian's dtype, nothing has relative accuracy.
-        rounding += 2.0**20 * float(_finfo(analytic).tiny)
-        tolerance = rtol * _swing(numeric, steps) + _noise(doubt, steps, y, eps) + rounding
+        rounded += 2.0**20 * float(_finfo(analytic).tiny)
+        tolerance = rtol * _swing(numeric, steps) + _noise(doubt, steps, y, eps) + rounded
         skip |= np.any(doubt > tolerance / 2, axis=0)
         return _report(analytic[:, chosen], numeric, tolerance, skip, chosen)
 
@@ -217,7 +202,7 @@ def _differences(f: Function, x: Array, y: Array, columns: Index, steps: Array) 
 
     def slopes(n: int, h: float) -> tuple[Array, Array]:
         """Return the central slope, and the gap between the two one-sided slopes."""
-        right, left = (_moved(x, n, by) for by in (h, -h))
+        right, left = (moved(x, n, by) for by in (h, -h))
         # Divide by the distances moved, not by h: x + h is rounded.
         rise, fall = np.array(f(right.copy())) - y, y - np.array(f(left.copy()))
         run, back = right[n] - x[n], x[n] - left[n]
@@ -252,114 +237,6 @@ def _noise(doubt: Array, steps: Array, y: Array, eps: float) -> Array:
 def _in_float64(net: Network) -> Network:
     """Return ``net``, or its like in float64."""
     return net if net.dtype == np.float64 else net.replace(dtype=np.float64)
-
-
-class _Step(NamedTuple):
-    """A value of the network in float64, and its rounding errors in units of eps."""
-
-    value: Value
-    inputs: list[Array]
-    a: Array
-    spread: Array
-
-
-def _walk(network: Value, x: Array) -> list[_Step]:
-    """Return all values that a network in float64 computes for ``x``, in order."""
-    found: dict[int, _Step] = {}
-    for value in ordered(network):
-        before = [found[id(each)] for each in value.inputs]
-        inputs = [step.a for step in before]
-        a, spread = x, np.zeros_like(x)
-        if before:
-            a = reference.evaluate(value.operation, inputs)
-            spread = _own_rounding(value.operation, inputs, a)
-            slopes = reference.pull_back(value.operation, np.ones_like(a), inputs)
-            for jac, step in zip(slopes, before, strict=True):
-                spread = spread + np.abs(jac * step.spread if jac.ndim == 1 else np.abs(jac) @ step.spread)
-        found[id(value)] = _Step(value, inputs, a, spread)
-    return list(found.values())
-
-
-def _own_rounding(operation: Operation, inputs: list[Array], a: Array) -> Array:
-    """Return what an operation itself rounds, in units of eps."""
-    if isinstance(operation, Affine):
-        return np.asarray(np.abs(inputs[0]) @ np.abs(operation.w) + np.abs(operation.b))
-    if isinstance(operation, Scale):
-        return np.asarray(np.abs(inputs[0] * operation.factor) + np.abs(operation.shift))
-    if isinstance(operation, Add):
-        return np.asarray(np.abs(inputs[0]) + np.abs(inputs[1]))
-    exact = (Apply, Concatenate, Select)
-    return np.zeros_like(a) if isinstance(operation, exact) else np.abs(a)
-
-
-# Their slope crosses 0, and is as wrong there as the pre-activation.
-_CROSSING = ("silu", "gelu", "gelu_tanh", "hard_swish", "mish", "square", "sin", "cos")
-
-
-def _sizes(operation: Operation, inputs: list[Array], a: Array) -> list[Array]:
-    """Return the sizes of what an operation's Jacobians are computed from: (k,) diagonals or (k, n)."""
-    if isinstance(operation, Apply):
-        name = operation.activation.name
-        if name in HEADS_ONLY:  # Where 1 - s cancels, the rounding of the 1 stays.
-            s = reference.softmax(inputs[0])
-            return [(np.eye(a.size) + s) * (s[:, None] if name == "softmax" else 1)]
-        if name in _CROSSING:
-            return [np.maximum(np.abs(reference.slope(inputs[0], operation.activation)), 1)]
-    if isinstance(operation, Normalise):
-        # Of few entries, the identity and what is subtracted from it cancel.
-        centred = inputs[0] - np.mean(inputs[0]) if operation.centred else inputs[0]
-        root = np.sqrt(np.mean(centred * centred) + operation.epsilon)
-        return [(np.eye(a.size) + operation.centred / a.size + np.abs(np.outer(a, a)) / a.size) / root]
-    return [np.abs(jac) for jac in reference.pull_back(operation, np.ones_like(a), inputs)]
-
-
-def _rounding(network: Value, eps: float, x: Array) -> Array:
-    """Return a bound on the rounding of the network's Jacobian, (M, N): the same products, all positive."""
-    walk = _walk(network, x)
-    largest = max(np.max(step.spread) for step in walk)
-    bounds: dict[int, Array] = {id(walk[-1].value): np.eye(network.size)}
-    for step in reversed(walk[1:]):
-        bound = bounds.pop(id(step.value))
-        sizes = _sizes(step.value.operation, step.inputs, step.a)
-        for before, size in zip(step.value.inputs, sizes, strict=True):
-            part = bound * size if size.ndim == 1 else bound @ size
-            bounds[id(before)] = bounds.get(id(before), 0) + part
-    (bound,) = bounds.values()
-    return np.asarray(4 * eps * (1 + largest) * bound)
-
-
-def _to_corners(network: Value, eps: float, x: Array) -> Iterator[tuple[Array, Array]]:
-    """Yield, for each corner of each activation, the units' distances from it and their rounding errors."""
-    found: dict[int, _Step] = {}
-    for step in _walk(network, x):
-        found[id(step.value)] = step
-        operation = step.value.operation
-        if isinstance(operation, Apply):
-            for corner in operation.activation.kinks:
-                yield step.inputs[0] - corner, 16 * eps * found[id(step.value.inputs[0])].spread
-
-
-def _straddles(network: Value, eps: float, x: Array, columns: Index, steps: Array) -> Mask:
-    """Return for each column whether a unit has a corner between its two sides, or at x itself."""
-    here = list(_to_corners(network, eps, x))
-    skip = np.zeros(columns.size, bool)
-    for k, (n, h) in enumerate(zip(columns, steps, strict=True)):
-        before, behind = (_to_corners(network, eps, _moved(x, n, by)) for by in (-h, h))
-        sides = zip(here, before, behind, strict=True)
-        skip[k] = any(
-            np.any(
-                (np.sign(left) * np.sign(right) < 0)
-                | (((left != at) | (right != at)) & (np.abs(at) <= rounding))
-            )
-            for (at, rounding), (left, _), (right, _) in sides
-        )
-    return skip
-
-
-def _moved(x: Array, n: int, by: float) -> Array:
-    moved: Array = x.copy()
-    moved[n] += by
-    return moved
 
 
 def _finfo(array: Array) -> np.finfo[Any]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastjac import check, reference
+from fastjac import corners, reference
 from fastjac.graph.values import (
     Affine,
     Apply,
@@ -97,7 +97,7 @@ def _rounded_once(operation, inputs):
             square = square + inputs[i][2] ** 2 * inputs[1 - i][1][:, None]
     elif isinstance(operation, Normalise) or is_head(operation):
         _, before, size = inputs[0]
-        (parts,) = check._sizes(operation, a, y)
+        (parts,) = corners._sizes(operation, a, y)
         square = square + parts**2 @ size**2 * (1 + np.max(before))
     elif isinstance(operation, Apply) and operation.activation.name not in PIECEWISE:
         _, before, size = inputs[0]

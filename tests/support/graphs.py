@@ -9,7 +9,7 @@ import numpy as np
 from autograd import jacobian
 from hypothesis import strategies as st
 
-from fastjac import Network, check, graph, reference
+from fastjac import Network, corners, graph, reference
 from fastjac.graph.folding import in_dtype
 from fastjac.graph.values import (
     Affine,
@@ -241,10 +241,10 @@ def tolerances(net, x):
     """The error that each entry of y and jac may have; see `check`."""
     value, eps = in_dtype(net.graph, np.dtype(np.float64)), float(np.finfo(net.dtype).eps)
     x = x.astype(np.float64)
-    last = check._walk(value, x)[-1]
+    last = corners._walk(value, x)[-1]
     # Where an activation or a slope crosses zero, it is as wrong as elsewhere.
     y = 8 * eps * (last.spread + np.abs(last.a) + 1)
-    return y, 2 * check._rounding(value, eps, x) + 16 * eps
+    return y, 2 * corners.rounding(value, eps, x) + 16 * eps
 
 
 def assert_right(net, x, y, jac):
