@@ -107,6 +107,17 @@ def test_shapes_that_the_file_does_not_give(tmp_path):
     path = save(tmp_path / "m.onnx", nodes, GIVEN, shape=None)
     y, _ = load(path).value_and_jacobian(X)
     np.testing.assert_allclose(y, runtime(path, X), rtol=0, atol=1e-5)
+    flipped = [node("Gemm", "x turned", "z", transB=1), *nodes[1:]]
+    constants = [*GIVEN, tensor("turned", w(3, 4))]
+    for shape in (("batch", None), (None, None), (None, 4), (4,), (1, None)):
+        path = save(tmp_path / "m.onnx", flipped if len(shape) > 1 else nodes, constants, shape=shape)
+        x = X[0] if len(shape) == 1 else X[:1]
+        np.testing.assert_allclose(load(path)(X[0]), runtime(path, x).ravel(), rtol=0, atol=1e-5)
+    path = save(tmp_path / "m.onnx", nodes, GIVEN, shape=("batch", "tokens", 4))  # Each token is a sample.
+    np.testing.assert_allclose(load(path)(X[0]), runtime(path, X[:1, None]).ravel(), rtol=0, atol=1e-5)
+    path = save(tmp_path / "m.onnx", nodes, GIVEN, shape=("batch", "tokens", None))
+    with pytest.raises(ModelError, match=r"its input 'x' has shape \(batch, \?, \?\), expected known sizes"):
+        load(path)
     path = save(tmp_path / "m.onnx", [node("Tanh", "x", "t"), node("Add", "t x")], [], shape=None)
     with pytest.raises(ModelError, match="does not say how many inputs it has"):
         load(path)

@@ -146,9 +146,10 @@ class _Walk:
         if batch is not None and axes[batch] == 1:
             batch = None
         missing = [place for place, size in enumerate(axes) if size is None and place != batch]
-        if missing and is_only and len(missing) == 1:
-            axes[missing[0]] = self._first_size(message.name)
-        elif missing:
+        if is_only and len(missing) == 1:
+            others = [size or 1 for place, size in enumerate(axes) if place != batch]
+            axes[missing.pop()] = max(self._first_size(message.name) // math.prod(others), 1)
+        if missing:
             names = ["batch" if place == batch else str(size or "?") for place, size in enumerate(axes)]
             text = f"({', '.join(names)})"
             raise ValueError(f"its input {message.name!r} has shape {text}, expected known sizes")
@@ -181,7 +182,7 @@ class _Walk:
                 weights = next((name for name in node.inputs[:2] if name in self.constants), None)
                 is_second = len(node.inputs) > 1 and weights == node.inputs[1]
                 turned = node.attributes.get("transB" if is_second else "transA", 0)
-                if weights is not None:
+                if weights is not None and len(self.constants[weights].dims) == 2:
                     return int(self.constants[weights].dims[bool(turned) == is_second])
         raise ValueError("it does not say how many inputs it has")
 
