@@ -153,6 +153,17 @@ def test_images_are_flattened(make, target, tmp_path):
     assert_as_runtime(path, w(5, 2, 3))
 
 
+@pytest.mark.parametrize("is_chain", [True, False])
+def test_inputs_far_from_zero_are_computed_in_float64(is_chain, tmp_path):
+    nodes = [node("Sub", "x mean", "d"), node("Div", "d deviation", "n"), node("MatMul", "n w", "z")]
+    nodes += [node("Tanh", "z")] if is_chain else [node("Tanh", "z", "t"), node("Mul", "t z")]
+    constants = [*DENSE_WEIGHTS, tensor("mean", np.array([1e4, 0, 0, 0], "f")), tensor("deviation", w(4))]
+    path = save(tmp_path / "m.onnx", nodes, constants)
+    net, x = load(path), X + np.array([1e4, 0, 0, 0], "f")
+    assert net.dtype == np.float64
+    np.testing.assert_allclose(net(x), runtime(path, x), rtol=1e-5, atol=1e-6)
+
+
 def test_single_sample_without_a_batch(tmp_path):
     path = save(tmp_path / "m.onnx", [*DENSE, node("Softmax", "a", axis=0)], DENSE_WEIGHTS, shape=(4,))
     np.testing.assert_allclose(load(path)(X[0]), runtime(path, X[0]), rtol=1e-5)

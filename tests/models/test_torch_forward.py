@@ -210,6 +210,14 @@ def test_layers_of_graphs(name, dtype):
     assert_same(nn.Sequential(nn.Linear(6, 8), LAYERS[name], nn.Linear(outer, 3)), 6, dtype)
 
 
+def test_inputs_far_from_zero_are_computed_in_float64():
+    module = Own(lambda m, x: (x - 3000) * m.gate(x - 3000)[:, :6].sigmoid())
+    x = torch.randn(5, 6) + 3000
+    net = from_torch(module, torch.zeros(1, 6))
+    assert net.dtype == np.float64
+    np.testing.assert_allclose(net(x.numpy()), module(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_blocks_in_a_sequential(dtype):
     class Residual(nn.Module):

@@ -1,4 +1,4 @@
-"""Turns a chain of steps into the layers of a network.
+"""Turns what readers make into networks: a chain of steps into layers, and values.
 
 `fold` composes every scale with an affine map next to it, in float64, and rounds once at the end.
 """
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastjac.graph import values
+from fastjac.graph.folding import MOST_SHIFTED, folded
+from fastjac.graph.values import Value, ordered
 from fastjac.layers import HEADS_ONLY, Activation
 from fastjac.models.limits import MOST_LAYERS, Budget, network
 from fastjac.models.steps import IDENTITY, Affine, Float64, Scale, Select, Step, scale
 from fastjac.network import Network
 
-# Folding (x - mean) / deviation enlarges the rounding error by |mean / deviation|. Beyond this limit,
-# float32 is off by more than 1e-5, so the network computes in float64.
-_MOST_SHIFTED = 100.0
 # A diagonal matrix of this many rows takes 128 MB.
 _WIDEST_DIAGONAL = 4096
 
@@ -72,6 +72,27 @@ def fold(
         input_names,
         output_names,
     )
+
+
+def of_value(value: Value, dtype: DTypeLike, **names: Sequence[str] | None) -> Network:
+    """Return the network of a value, in float64 also if inputs are shifted by more than float32 can bear.
+
+    Of ``(x - mean) / deviation``, the factor of ``x`` and the shift ``-mean / deviation`` are both rounded.
+    """
+    if _is_shifted(value) and _is_shifted(folded(value, np.dtype(np.float32))):
+        dtype = np.float64
+    return Network(value, dtype=dtype, **names)  # type: ignore[arg-type]
+
+
+def _is_shifted(value: Value) -> bool:
+    """Return whether a scale of inputs shifts by so much."""
+    for each in ordered(value):
+        if isinstance(each.operation, values.Scale) and np.max(np.abs(each.operation.shift)) > MOST_SHIFTED:
+            while isinstance(each.operation, (values.Scale, values.Select)):
+                (each,) = each.inputs
+            if isinstance(each.operation, values.Input):
+                return True
+    return False
 
 
 def has_head_last(steps: Sequence[Step]) -> bool:
@@ -192,7 +213,7 @@ class _Chain:
             return np.ones(width), np.zeros(width)
         factor, shift, _ = self.pending
         self.pending = None
-        self.is_wide |= bool(np.max(np.abs(shift)) > _MOST_SHIFTED)
+        self.is_wide |= bool(np.max(np.abs(shift)) > MOST_SHIFTED)
         return np.broadcast_to(factor, width), np.broadcast_to(shift, width)
 
     def _reach(self, size: int, where: str) -> None:

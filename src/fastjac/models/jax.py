@@ -12,6 +12,7 @@ import numpy as np
 from fastjac import graph
 from fastjac.graph.values import Value, ordered
 from fastjac.models import recognise
+from fastjac.models.folding import of_value
 from fastjac.models.jax_primitives import MOVES, PRIMITIVES
 from fastjac.models.tensors import Tensor, concatenated, moved, tensor
 from fastjac.network import Network
@@ -70,7 +71,7 @@ def from_jax(function: Callable[[Any], Any], n_inputs: int) -> Network:
     own = closed.in_avals[0].dtype
     _check(value, function, own)
     kinds = [array.dtype for array in _arrays(closed) if jax.numpy.issubdtype(array.dtype, np.floating)]
-    return Network(value, dtype=np.float64 if np.float64 in (kinds or [own]) else np.float32)
+    return of_value(value, np.float64 if np.float64 in (kinds or [own]) else np.float32)
 
 
 def _arrays(closed: Any) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastjac import graph
-from fastjac.models.folding import fold, has_head_last
+from fastjac.models.folding import fold, has_head_last, of_value
 from fastjac.models.keras_layers import JOINS, Shape, on_tensors, operation, size_of, steps_of
 from fastjac.models.limits import MOST_LAYERS, Budget
 from fastjac.models.tensors import Tensor
@@ -107,7 +107,7 @@ def graph_of(
             for name, size in zip(inputs, sizes, strict=True)
             for place in range(size)
         ]
-    return Network(tensors[output].flat, dtype=dtype, input_names=names)
+    return of_value(tensors[output].flat, dtype, input_names=names)
 
 
 def _most_entries(operands: Sequence[Tensor]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastjac.layers import Activation
-from fastjac.models.folding import fold, has_head_last
+from fastjac.models.folding import fold, has_head_last, of_value
 from fastjac.models.steps import Float64, Step, activation_of, affine, clip, computes_as, normalisation, scale
 from fastjac.models.torch_trace import traced
 from fastjac.network import Network
@@ -63,7 +63,7 @@ def from_torch(module: Any, example: Any = None) -> Network:
     chain = [step for step in steps if step is not None]
     if len(chain) == len(steps) and has_head_last(chain):
         return fold(chain, dtype, None if example is None else _sample_size(example))
-    return Network(traced(module, example), dtype=dtype)
+    return of_value(traced(module, example), dtype)
 
 
 def _sample_size(example: Any) -> int:

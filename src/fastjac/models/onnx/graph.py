@@ -16,6 +16,7 @@ from fastjac.graph.folding import most_weights
 from fastjac.graph.plan import GraphPlan
 from fastjac.graph.values import Affine, Input, Select, Value, ordered
 from fastjac.models import recognise
+from fastjac.models.folding import of_value
 from fastjac.models.limits import MOST_LAYERS, MOST_OPERATIONS, Budget
 from fastjac.models.onnx.constants import MOVES, computed, given
 from fastjac.models.onnx.operators import apply
@@ -102,11 +103,8 @@ class _Walk:
         value = recognise.resolved(self.followed[self.output].tensor.flat, budget)
         _check_size(value, budget)
         names = self.output_names
-        net = Network(
-            value,
-            dtype=np.float64 if self.is_wide else np.float32,
-            output_names=names if names and len(names) == value.size else None,
-        )
+        dtype = np.float64 if self.is_wide else np.float32
+        net = of_value(value, dtype, output_names=names if names and len(names) == value.size else None)
         if isinstance(net.plan, GraphPlan):
             budget.check_derivatives(net.plan.derivatives)
         return net
