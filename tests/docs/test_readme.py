@@ -20,7 +20,8 @@ def text():
 
 def test_set_up_is_two_commands(text):
     commands = "".join(blocks(text, "sh")).splitlines()
-    assert commands == ["python3 tools/in_venv.py python -m fastjac", "python3 tools/in_venv.py pytest"]
+    tests = "python3 tools/in_venv.py pytest -n 2 --dist worksteal"
+    assert commands == ["python3 tools/in_venv.py python -m fastjac", tests]
 
 
 @pytest.mark.parametrize(
