@@ -123,9 +123,9 @@ def straddles(network: Value, eps: float, x: Array, columns: Index, steps: Array
         skip[k] = any(
             np.any(
                 (np.sign(left) * np.sign(right) < 0)
-                | (((left != at) | (right != at)) & (np.abs(at) <= rounding))
+                | (((left != at) | (right != at)) & (np.abs(at) <= error))
             )
-            for (at, rounding), (left, _), (right, _) in sides
+            for (at, error), (left, _), (right, _) in sides
         )
     return skip
 

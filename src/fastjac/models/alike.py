@@ -106,13 +106,15 @@ def of_vectors(start: Value, between: list[Value]) -> Build | None:
     x = _vectors(start.size)
     y = values(between, start, x)
     stops = any(isinstance(each.operation, Stop) for each in between)
-    builds = [_of_vector(x[:, places[row]], y[:, row], stops) for row in rows]
-    if None in builds:
-        return None
+    builds = []
+    for row in rows:
+        if (made := _of_vector(x[:, places[row]], y[:, row], stops)) is None:
+            return None
+        builds.append(made)
     order = np.argsort(np.concatenate(rows))
 
     def build(z: Value) -> Value:
-        parts = [make(graph.select(z, places[row])) for make, row in zip(builds, rows, strict=True) if make]
+        parts = [make(graph.select(z, places[row])) for make, row in zip(builds, rows, strict=True)]
         return graph.select(graph.concatenate(parts), order)
 
     return build
@@ -166,7 +168,7 @@ def _of_vector(x: Array, y: Array, stops: bool) -> Build | None:
     for name in HEADS_ONLY:
         gain = _gain(y, expected := computed(Apply(Activation(name)), [x]))
         if np.any(gain != 0) and np.all(_agree(y, gain * expected, 1e-6 * np.abs(gain).max())):
-            return lambda z: graph.multiply(graph.apply(z, name), gain)
+            return lambda z: graph.apply(z, name) * gain
     if stops:
         return None
     shift = np.where(np.isfinite(y[0]), y[0], 0.0)

@@ -35,11 +35,15 @@ from fastjac.models.spelled import Function, Stop, Total, values
 from fastjac.reference import graph_value_and_jacobian
 
 Array = NDArray[np.floating[Any]]
+# What activations are spelled with, and what may be beside it.
+_JOINS = (Multiply, Function, Total, Stop)
+_OPEN = (*_JOINS, Add, Apply, Concatenate, Scale, Select)
 # Parts of the graph that are computed for test inputs have at most this many values, beside those of rows.
 _MOST = 80
 # What the search costs, in numbers that are kept: an attempt, and so many numbers that are computed for it.
 _ATTEMPT, _CHEAP = 500, 100
-_SCALES = np.array([0.1, 1, 1, 1, 10, 30])  # of the inputs for which the whole is compared
+# The scales of the inputs for which the whole is compared, in float64, and what is no rounding there.
+_SCALES, _UNLIKE = np.array([0.1, 1, 1, 1, 10, 30]), 1e-4
 _DIFFERS = 1e-3  # between a framework's results in float32 and those of a graph in float64
 
 
@@ -107,24 +111,22 @@ def resolved(value: Value, budget: Budget | None = None) -> Value:
             ready = [made[id(before)] for before in inputs]
             made[id(each)] = _native(each, ready) if build is None else build(ready[0])
     if any(build is not None for build, _ in plans.values()):
-        _compare(value, made[id(value)], budget)
+        _compare(path, ordered(made[id(value)]), budget)
     return made[id(value)]
 
 
-def _compare(spelled: Value, value: Value, budget: Budget | None) -> None:
-    """Raise ValueError unless two values of one input are alike for some test inputs."""
-    paths = ordered(spelled), ordered(value)
-    sizes = sum(each.size for path in paths for each in path)
+def _compare(spelled: list[Value], path: list[Value], budget: Budget | None) -> None:
+    """Raise ValueError unless the last of two paths from one input are alike for some test inputs."""
     if budget is not None:
-        budget.spend(len(_SCALES) * sizes // 2)  # They are not kept.
-    source = paths[0][0]
+        budget.spend(len(_SCALES) * sum(each.size for each in (*spelled, *path)) // 2)  # They are not kept.
+    source = spelled[0]
     x = np.random.default_rng(0).normal(size=(len(_SCALES), source.size)) * _SCALES[:, None]
     with np.errstate(all="ignore"):
-        expected, found = (values(path[1:], source, x) if path[1:] else x for path in paths)
+        expected, found = (values(each[1:], source, x) if each[1:] else x for each in (spelled, path))
         is_finite = np.isfinite(expected) & np.isfinite(found)
         differences = np.abs(found - expected, out=np.zeros_like(found), where=is_finite)
-        sizes = np.max(np.abs(expected), axis=-1, keepdims=True, where=is_finite, initial=0)
-    if np.any(differences > 0.1 * _DIFFERS * sizes):  # Nothing is in float32 here.
+        largest = np.max(np.abs(expected), axis=-1, keepdims=True, where=is_finite, initial=0)
+    if np.any(differences > _UNLIKE * largest):
         raise ValueError("a part of it is an activation, a softmax or a normalisation for some inputs alone")
 
 
@@ -191,7 +193,7 @@ def _recognised(value: Value, places: dict[int, int], budget: Budget | None) -> 
 
 def _joins(value: Value) -> bool:
     """Return whether the operation of a value is one that activations are spelled with."""
-    return isinstance(value.operation, (Multiply, Function, Total, Stop))
+    return isinstance(value.operation, _JOINS)
 
 
 def _bends(value: Value) -> bool:
@@ -201,10 +203,7 @@ def _bends(value: Value) -> bool:
 
 def _is_open(value: Value) -> bool:
     """Return whether an activation or a normalisation may be spelled with the operation of a value."""
-    operation = value.operation
-    return (_joins(value) or isinstance(operation, (Add, Apply, Concatenate, Scale, Select))) and not is_head(
-        operation
-    )
+    return isinstance(value.operation, _OPEN) and not is_head(value.operation)
 
 
 def _starts(

@@ -49,8 +49,7 @@ def values(path: Sequence[Value], start: Value, x: Array) -> Array:
     last = {id(before): each for each in path for before in each.inputs}  # Who needs it last.
     rows = {id(start): x}
     for each in path:
-        if each is not start:
-            rows[id(each)] = computed(each.operation, [rows[id(before)] for before in each.inputs])
+        rows[id(each)] = computed(each.operation, [rows[id(before)] for before in each.inputs])
         for before in each.inputs:
             if last[id(before)] is each:
                 rows.pop(id(before), None)

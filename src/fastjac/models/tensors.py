@@ -57,6 +57,11 @@ def moved(operand: Operand, function: Callable[[Array], Array]) -> Any:
     return operand.moved(function) if isinstance(operand, Tensor) else function(np.asarray(operand))
 
 
+def by_channel(parameters: Array, axes: int) -> Array:
+    """Return parameters along the second of so many axes: that of channels, behind that of samples."""
+    return parameters.reshape(-1, *[1] * (axes - 2))
+
+
 def turned(matrices: Array) -> Array:
     """Return matrices with their rows as columns; a vector stays as it is."""
     return matrices.swapaxes(-1, -2) if matrices.ndim > 1 else matrices

@@ -8,15 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastjac.models.tensors import Tensor, entrywise, function, joined, normalised, summed
+from fastjac.models.tensors import Tensor, by_channel, entrywise, function, joined, normalised, summed
 
 Array = NDArray[Any]
 _Operation = Callable[..., Any]
-
-
-def by_channel(parameters: Array, x: Tensor) -> Array:
-    """Return parameters along the axis of channels, the one behind that of samples."""
-    return parameters.reshape(-1, *[1] * (len(x.shape) - 2))
 
 
 def _layer_norm(
@@ -59,7 +54,7 @@ def _group_norm(
     y = normalised(parts, [-1], None, None, epsilon, True, where).moved(lambda p: p.reshape(x.shape))
     for name, part in (("multiply", _fixed(gain)), ("add", _fixed(bias))):
         if part is not None:
-            y = joined(name, [y, by_channel(part, x)], where)
+            y = joined(name, [y, by_channel(part, len(x.shape))], where)
     return y
 
 
@@ -71,8 +66,8 @@ def _batch_norm(
         raise ValueError("it keeps no running statistics, so its output depends on the whole batch")
     factor = 1 / np.sqrt(variance + epsilon) * (1 if gain is None else gain)
     shift = (0 if bias is None else bias) - mean * factor
-    y = joined("multiply", [x, by_channel(factor, x)], where)
-    return joined("add", [y, by_channel(shift, x)], where)
+    y = joined("multiply", [x, by_channel(factor, len(x.shape))], where)
+    return joined("add", [y, by_channel(shift, len(x.shape))], where)
 
 
 def _axes(x: Tensor, given: Any) -> list[int]:

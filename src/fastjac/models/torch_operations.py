@@ -15,6 +15,7 @@ from fastjac.models.tensors import (
     Operand,
     Tensor,
     activated,
+    by_channel,
     concatenated,
     entrywise,
     function,
@@ -29,7 +30,7 @@ from fastjac.models.tensors import (
     tensor,
     turned,
 )
-from fastjac.models.torch_normalisations import NORMALISATIONS, by_channel
+from fastjac.models.torch_normalisations import NORMALISATIONS
 
 Array = NDArray[Any]
 # Takes the place that errors name, then what PyTorch's operation takes.
@@ -124,7 +125,7 @@ def _prelu(where: str, x: Tensor, slope: Operand) -> Tensor:
     if slopes.size == 1:
         return activated(x, Activation("leaky_relu", float(slopes.item())))
     if slopes.ndim == 1:
-        slopes = by_channel(slopes, x)
+        slopes = by_channel(slopes, len(x.shape))
     wide = tuple(np.broadcast_to(slopes, x.shape).ravel().tolist())
     return tensor(graph.apply(x.flat, Activation("prelu", wide)), x.shape)
 

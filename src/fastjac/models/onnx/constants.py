@@ -208,7 +208,7 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
     "ReduceL2": lambda array, **how: np.sqrt(np.sum(array * array, **how)),
 }
 # Operators that only move the entries of their first input.
-MOVES: dict[str, _Operator] = {
+MOVES: dict[str, Callable[[Node, list[Array], Budget], Array]] = {
     "Gather": _gather,
     "Slice": lambda node, inputs, budget: inputs[0][_slices(inputs[1:], node.attributes, inputs[0].ndim)],
     "Split": _split,

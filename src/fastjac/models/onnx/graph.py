@@ -18,7 +18,7 @@ from fastjac.graph.values import Affine, Input, Select, Value, ordered
 from fastjac.models import recognise
 from fastjac.models.folding import of_value
 from fastjac.models.limits import MOST_LAYERS, MOST_OPERATIONS, Budget
-from fastjac.models.onnx.constants import MOVES, computed, given
+from fastjac.models.onnx.constants import computed, given
 from fastjac.models.onnx.operators import apply
 from fastjac.models.onnx.proto import Node, needed_nodes, output_of, parse
 from fastjac.models.onnx.samples import BATCH, Operand, Samples
@@ -192,7 +192,7 @@ class _Walk:
         if node.output in self.followed or node.output in self.constants:
             raise ValueError(f"its output {node.output!r} is there already")
         if node.op == "Shape":
-            shape = self.followed[names[0]].shape if names[0] in self.followed else self._read(names[0]).shape
+            shape = self._operand(names[0]).shape
             start, end = node.attributes.get("start", 0), node.attributes.get("end")
             self.constants[node.output] = np.array(shape[start:end], np.int64)
         elif node.op == "Constant":
@@ -212,13 +212,12 @@ class _Walk:
         value = self.constants[name]
         return value if isinstance(value, np.ndarray) else self.tensors.read(value)
 
+    def _operand(self, name: str) -> Operand:
+        return self.followed[name] if name in self.followed else self._read(name)
+
     def _computed(self, node: Node) -> Samples:
         """Return the output of a node that depends on the network's input."""
-        operands: list[Operand | None] = []
-        for name in node.inputs:
-            operands.append(
-                self.followed[name] if name in self.followed else self._read(name) if name else None
-            )
+        operands = [self._operand(name) if name else None for name in node.inputs]
         if node.op in _PRODUCTS:
             self.is_wide |= any(getattr(each, "dtype", None) == np.float64 for each in operands[:2])
         if node.op == "ZipMap":
@@ -226,20 +225,7 @@ class _Walk:
             self.output_names = [
                 str(each, "utf-8") if isinstance(each, bytes) else str(each) for each in labels
             ]
-        if node.op not in MOVES:
-            return apply(node, operands)
-        x, *others = [each for each in operands if each is not None]
-        arrays = [each for each in others if not isinstance(each, Samples)]
-        if not isinstance(x, Samples) or len(arrays) < len(others):
-            raise ValueError("where it takes entries from depends on the input")
-
-        def moved(places: NDArray[Any]) -> NDArray[Any]:
-            result = computed(node, [places, *arrays], self.tensors.budget)
-            if result is None:
-                raise ValueError("it moves entries as fastjac does not")
-            return result
-
-        return x.moved(moved)
+        return apply(node, operands)
 
 
 def _check_size(value: Value, budget: Budget) -> None:

@@ -31,6 +31,8 @@ def apply(node: Node, operands: Sequence[Operand | None]) -> Samples:
     ValueError
         If fastjac does not compute it.
     """
+    if node.op in MOVES:
+        return _moved(node, *(each for each in operands if each is not None))
     if node.place != _PLACES.get(node.op, 0):
         raise ValueError(f"fastjac does not compute its output {node.output!r}")
     if node.op not in OPERATORS:
@@ -41,6 +43,14 @@ def apply(node: Node, operands: Sequence[Operand | None]) -> Samples:
     if node.op not in _MEETING and any(isinstance(each, Samples) for each in operands[1:]):
         raise ValueError("its parameters depend on the input")
     return OPERATORS[node.op](node, *operands)
+
+
+def _moved(node: Node, x: Operand, *others: Operand) -> Samples:
+    """Follow an operator that only moves the entries of its first input, as it moves those of constants."""
+    arrays = [each for each in others if not isinstance(each, Samples)]
+    if not isinstance(x, Samples) or len(arrays) < len(others):
+        raise ValueError("where it takes entries from depends on the input")
+    return x.moved(lambda places: MOVES[node.op](node, [places, *arrays], x.budget))
 
 
 def _joined(name: str) -> _Operator:
@@ -184,12 +194,8 @@ def _batch_normalization(
     if not is_fixed or not given("spatial", 1) or len(x.shape) < 2 or x.batch not in (0, None):
         raise ValueError("it does not normalise samples with fixed statistics")
     factor, shift, _ = steps.normalisation(mean, variance, given("epsilon", 1e-5), gamma, beta, node.where)
-    return _scaled(node, x, _by_channel(factor, x), _by_channel(shift, x))
-
-
-def _by_channel(parameters: Array, x: Samples) -> Array:
-    """Return parameters along the axis of channels, the one behind that of samples."""
-    return parameters.reshape(-1, *[1] * (len(x.shape) - 2))
+    parts = [tensors.by_channel(part, len(x.shape)) for part in (factor, shift)]
+    return _scaled(node, x, *parts)
 
 
 def _layer_normalization(node: Node, x: Samples, gain: Array, bias: Array | None = None) -> Samples:
@@ -207,7 +213,8 @@ def _instance_normalization(node: Node, x: Samples, gain: Array, bias: Array) ->
     groups = node.attributes.get("num_groups", channels)
     y = x.moved(lambda p: p.reshape(shape[0], groups, -1))
     y = y.normalised([2], float(node.attributes.get("epsilon", 1e-5)), True, node.where)
-    parts = [_by_channel(np.repeat(part, channels // part.size), x) for part in (gain, bias)]
+    wide = [np.repeat(part, channels // part.size) for part in (gain, bias)]
+    parts = [tensors.by_channel(part, len(shape)) for part in wide]
     return _scaled(node, y.moved(lambda p: p.reshape(p.shape[0], *shape[1:])), *parts)
 
 
