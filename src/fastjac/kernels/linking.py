@@ -2,7 +2,7 @@
 
 numba compiles every function to machine code as soon as it is called, with all that it calls inside. A
 function made with `inner` here is kept as LLVM's instructions, in a module of its own; one made with
-`outermost` takes in each of those modules once.
+`outermost` takes in each of those modules once. Of numba's passes, both get those that kernels need.
 
 What numba calls its code libraries is no public interface of it: with a version that is not known here,
 functions are compiled as numba does, with the same results.
@@ -21,9 +21,25 @@ from llvmlite import binding, ir
 from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import require_global_compiler_lock
+from numba.core.compiler_machinery import PassManager
 from numba.core.runtime import rtsys
+from numba.core.typed_passes import (
+    AnnotateTypes,
+    IRLegalization,
+    NativeLowering,
+    NoPythonBackend,
+    NopythonTypeInference,
+    PreLowerStripPhis,
+)
+from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 KNOWN = ("0.68.",)  # versions of numba, by how they begin
+# The kernels have no closures, no generators, no branches for a type alone, and nothing to rewrite.
+PASSES = (
+    *(TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA),
+    *(NopythonTypeInference, PreLowerStripPhis),
+    *(IRLegalization, AnnotateTypes, NativeLowering, NoPythonBackend),
+)
 
 
 class _Library(JITCodeLibrary):
@@ -126,9 +142,17 @@ def _defined(module: Any) -> Iterator[Any]:
 
 
 class _Compiler(Compiler):
-    """numba's compiler, with another library for the code."""
+    """numba's compiler, with fewer passes and another library for the code."""
 
     library_class: type[CPUCodeLibrary]
+
+    def define_pipelines(self) -> list[PassManager]:
+        """Return the passes that the kernels need."""
+        passes = PassManager("fastjac")
+        for each in PASSES:
+            passes.add_pass(each, each.__name__)
+        passes.finalize()
+        return [passes]
 
     def compile_extra(self, function: Any) -> Any:
         """Compile a function."""
