@@ -41,10 +41,9 @@ def threaded(net, method, x, v, u, n_threads, out=None):
 
 @pytest.fixture
 def short_chunks(monkeypatch):
-    """Chunks of one group of samples, and so many of them."""
+    """Chunks of one sample, and so many of them."""
     monkeypatch.setattr(chunks, "LONGEST", 1)
     monkeypatch.setattr(chunks, "SHORTEST", 1)
-    monkeypatch.setattr(chunks, "GROUP", 4)
 
 
 @given(cases(depth=3, widths=st.integers(1, 40)), st.sampled_from([1, 7, 8, 15, 16, 17, 31, 32, 33, 100]))
@@ -84,6 +83,16 @@ def test_any_number_of_threads_gives_the_same_bits(widths, dtype, method):
                     assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_samples_that_are_too_much_for_one_chunk_are_computed_alone(dtype):
+    net = Case((1100, 600, 120), dtype=dtype).network()
+    x, _, _ = arguments(net, (35,))
+    y, jac = net.value_and_jacobian(x)
+    for got in (net.value_and_jacobian(x, threads=3), zip(*map(net.value_and_jacobian, x), strict=True)):
+        for a, b in zip(got, (y, jac), strict=True):
+            assert np.asarray(a).tobytes() == b.tobytes()
+
+
 @pytest.mark.parametrize("samples", [0, 1, 3, 4, 5, 50])
 @pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.usefixtures("short_chunks")
@@ -99,18 +108,20 @@ def test_chunks_leave_nothing_out(samples, n_threads):
 
 @given(
     samples=st.integers(0, 10**7),
-    cost=st.integers(1, 10**12),
+    multiply_adds=st.integers(1, 10**12),
+    together=st.sampled_from([1, 4, 8, 16, 32]),
     size=st.integers(4, 10**6),
     n_threads=st.integers(1, 100),
 )
 @examples(200)
-def test_chunks_are_consecutive_groups_and_none_too_long(samples, cost, size, n_threads):
-    group, end = chunks.group_of(cost), 0
-    assert group == 1 or group * cost <= chunks.HEAVIEST
+def test_chunks_are_consecutive_groups_and_none_too_long(samples, multiply_adds, together, size, n_threads):
+    cost = chunks.Cost(multiply_adds, together)
+    group, end = cost.group, 0
+    assert group == together or (group == 1 and cost.longest < together)
     for number, (start, stop) in enumerate(chunks.chunks(samples, cost, size, n_threads)):
         assert start == end < stop
         assert start % group == 0
-        assert stop - start <= group or (stop - start) * cost <= chunks.LONGEST
+        assert stop - start == 1 or (stop - start) * multiply_adds <= chunks.LONGEST
         end = stop
         if number == 1000:
             return

@@ -233,13 +233,15 @@ def test_ctrl_c_ends_a_process(n_threads):
 
 def test_cores_are_those_that_the_process_may_use():
     assert threads.thread_count("all") == threads.cores() >= 1
-    assert chunks.helpers(10**6, 10**6, threads.thread_count(5)) == 4
-    assert chunks.helpers(1, 1, threads.thread_count(5)) == 0
+    assert chunks.helpers(10**6, chunks.Cost(10**6), threads.thread_count(5)) == 4
+    assert chunks.helpers(1, chunks.Cost(1), threads.thread_count(5)) == 0
     # Each thread has work enough to be woken for, and a chunk of its own.
-    assert chunks.helpers(chunks.SHORTEST, 1, 5) == 0
-    assert chunks.helpers(2 * chunks.SHORTEST, 1, 5) == 1
-    assert chunks.helpers(chunks.GROUP, chunks.SHORTEST, 5) == 0
-    assert chunks.helpers(chunks.GROUP + 1, chunks.SHORTEST, 5) == 1
+    assert chunks.helpers(chunks.SHORTEST, chunks.Cost(1), 5) == 0
+    assert chunks.helpers(2 * chunks.SHORTEST, chunks.Cost(1), 5) == 1
+    assert chunks.helpers(16, chunks.Cost(chunks.SHORTEST, 16), 5) == 0
+    assert chunks.helpers(17, chunks.Cost(chunks.SHORTEST, 16), 5) == 1
+    # Where samples are not taken together, each may be a chunk.
+    assert chunks.helpers(3, chunks.Cost(chunks.LONGEST, 16), 5) == 2
 
 
 def test_a_batch_too_short_for_threads_takes_the_way_of_one(monkeypatch):

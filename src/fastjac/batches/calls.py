@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from fastjac.arguments import PLAIN, as_outputs, as_samples, check_array
 from fastjac.batches import threads
 from fastjac.batches.chunks import (
-    GROUP,
     HELD,
     call_terms,
     chunks,
@@ -50,8 +49,8 @@ class Calls:
         The memory that calls work in.
     sizes, names : mapping of str to int, and to tuple of str or None
         Of the inputs, ``"n"``, and of the outputs, ``"m"``.
-    costs : mapping of str to int
-        Multiply-adds of one sample in each routine.
+    costs : mapping of str to Cost
+        Of one sample in each routine.
     """
 
     value: Callable[..., Any]
@@ -203,7 +202,7 @@ class Calls:
                 raise TypeError(f"{label} must be an ndarray, got None")
         arrays = as_outputs(outputs, dict(zip(labels, shapes, strict=True)), self.dtype, inputs)
         samples, cost = math.prod(lead), self.costs[name]
-        context, releases = new_context(self._packed), samples * cost > HELD
+        context, releases = new_context(self._packed), samples * cost.multiply_adds > HELD
         everything = [inputs[label] for label in signature.inputs] + list(arrays)
         return step(name, self.dtype, context, everything, out, samples, releases)
 
@@ -219,7 +218,8 @@ def results(
     if batch_size is None:
         size = math.prod(shape[1:]) * n_outputs * calls.dtype.itemsize
         fitting = RESULT_BYTES // max(size, 1)
-        length = max(fitting // GROUP * GROUP, min(fitting, GROUP), 1)
+        group = calls.costs["value_and_jacobian"].group
+        length = max(fitting // group * group, min(fitting, group), 1)
     elif (length := operator.index(batch_size)) < 1:
         raise ValueError(f"batch_size is {length}, expected a positive integer")
 

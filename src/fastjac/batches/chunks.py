@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,53 +15,62 @@ Array = NDArray[Any]
 # Gives the samples from start to stop, (stop - start, n).
 Rows = Callable[[int, int], Array]
 
-# A chunk begins at a multiple of this many samples, unless these are too much for one chunk: the kernels
-# take up to this many together, counted from the first that they get.
-GROUP = 32
 # Work is counted in multiply-adds, of which a core does 2 to 60 in a nanosecond.
 HELD = 1 << 16  # One sample that takes less keeps the interpreter's lock: handing it over takes as long.
 SHORTEST = 5_000_000  # A thread takes some ten microseconds to get a chunk.
 LONGEST = 500_000_000  # Ctrl-C waits for the chunks that are being worked on.
-HEAVIEST = 4 * LONGEST  # of a group: less would forgo what taking samples together gains
 LONGEST_BYTES = 4 << 20  # of inputs: where they are converted, that is done chunk by chunk.
 
 
-def sample_costs(packed: Weights) -> tuple[int, int]:
-    """Return a sample's multiply-adds without and with the Jacobian, thirty for each activation."""
+class Cost(NamedTuple):
+    """Multiply-adds of one sample, and how many samples the kernels take at a time, from the first on."""
+
+    multiply_adds: int
+    together: int = 1
+
+    @property
+    def group(self) -> int:
+        """The number of samples whose multiples all chunks begin at.
+
+        Samples that are too much for one chunk are not taken together, in whatever chunk they are.
+        """
+        return self.together if self.together * self.multiply_adds <= LONGEST else 1
+
+    @property
+    def longest(self) -> int:
+        """The most samples of one chunk."""
+        return max(LONGEST // self.multiply_adds // self.group, 1) * self.group
+
+
+def sample_costs(packed: Weights) -> tuple[Cost, Cost]:
+    """Return a sample's costs without and with the Jacobian, thirty multiply-adds for each activation."""
     passes = 1000 + 2 * sum(layer.w.size + 30 * layer.b.size for layer in packed.layers)
-    return passes, passes + packed.plan.multiply_adds
+    both = passes + packed.plan.multiply_adds
+    return Cost(passes, packed.together), Cost(both, packed.together)
 
 
-def call_terms(cost: int) -> tuple[int, bool]:
+def call_terms(cost: Cost) -> tuple[int, bool]:
     """Return the most samples of one call, and whether that of one sample lets other threads run."""
-    return max(LONGEST // cost, group_of(cost)), cost > HELD
+    return cost.longest, cost.multiply_adds > HELD
 
 
-def group_of(cost: int) -> int:
-    """Return the number of samples whose multiples all chunks begin at: `GROUP` or a fraction of it."""
-    group = GROUP
-    while group > 1 and group * cost > HEAVIEST:
-        group //= 2
-    return group
-
-
-def chunks(samples: int, cost: int, size: int, n_threads: int) -> Iterator[Chunk]:
+def chunks(samples: int, cost: Cost, size: int, n_threads: int) -> Iterator[Chunk]:
     """Yield ``(start, stop)`` of consecutive chunks.
 
     Parameters
     ----------
     samples : int
         In the batch.
-    cost : int
-        Multiply-adds of one sample.
+    cost : Cost
+        Of one sample.
     size : int
         Bytes of one sample's inputs.
     n_threads : int
         Many threads get long chunks first and short ones in the end, so that all finish together.
     """
-    group = group_of(cost)
-    longest = max(min(LONGEST // cost, LONGEST_BYTES // size) // group, 1) * group
-    shortest = min(-(-SHORTEST // (cost * group)) * group, longest)
+    group = cost.group
+    longest = min(cost.longest, max(LONGEST_BYTES // size // group, 1) * group)
+    shortest = min(-(-SHORTEST // (cost.multiply_adds * group)) * group, longest)
     start = 0
     while start < samples:
         share = (samples - start) // (2 * n_threads) // group * group
@@ -70,10 +79,10 @@ def chunks(samples: int, cost: int, size: int, n_threads: int) -> Iterator[Chunk
         start += length
 
 
-def helpers(samples: int, cost: int, n_threads: int) -> int:
+def helpers(samples: int, cost: Cost, n_threads: int) -> int:
     """Return how many threads beside the calling one have something to do."""
-    groups = -(-samples // group_of(cost))
-    return max(min(n_threads, samples * cost // SHORTEST, groups), 1) - 1
+    groups = -(-samples // cost.group)
+    return max(min(n_threads, samples * cost.multiply_adds // SHORTEST, groups), 1) - 1
 
 
 def rows(array: Array, lead: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastjac.arguments import as_samples, place, real_array
 from fastjac.batches import threads
 from fastjac.batches.calls import Calls
-from fastjac.batches.chunks import LONGEST, Rows, chunks, group_of, helpers, rows
+from fastjac.batches.chunks import LONGEST, Cost, Rows, chunks, helpers, rows
 
 Array = NDArray[Any]
 Reduction = Literal["mean_abs", "class_mean", "frobenius", "spectral"]
@@ -92,7 +92,8 @@ def _norms(room: _Room, name: str, factors: Array | None, count: int, n_threads:
     shorter, longer = sorted((room.n, room.m))
     cost = room.calls.costs["value_and_jacobian"]
     if name == "spectral":
-        cost += shorter**2 * (longer + 4 * shorter)
+        norms = shorter**2 * (longer + 4 * shorter)
+        cost = cost._replace(multiply_adds=cost.multiply_adds + norms)
 
     def work(start: int, stop: int) -> None:
         for first, jac in room.jacobians(start, stop):
@@ -131,7 +132,7 @@ def _spectral_norms(jac: Array) -> Array:
 def _mean(room: _Room, name: str, count: int, n_threads: int) -> Array:
     """Return a mean over all Jacobians, (M, N)."""
     calls, by_class = room.calls, name == "class_mean"
-    cost = 2 * calls.costs["vjp"] if by_class else calls.costs["value_and_jacobian"]
+    cost = calls.costs["vjp"] if by_class else calls.costs["value_and_jacobian"]
     totals, share = _parts(room.m * room.n, count, cost)
     totals = totals.reshape(-1, room.m, room.n)
     counts = np.zeros(totals.shape[:2], np.int64)
@@ -167,11 +168,11 @@ def _mean(room: _Room, name: str, count: int, n_threads: int) -> Array:
     return mean
 
 
-def _parts(size: int, count: int, cost: int) -> tuple[Array, int]:
+def _parts(size: int, count: int, cost: Cost) -> tuple[Array, int]:
     """Return zeros (parts, size) to add to, and how many samples in a row belong to the same part."""
-    group = group_of(cost)
+    group = cost.group
     groups = -(-count // group)
     most = max(PARTS[0], min(PARTS[-1], PARTS_BYTES // (8 * size)))
     n_parts = max(1, min(most, groups))
-    share = min(-(-groups // n_parts), max(1, LONGEST // 8 // cost // group)) * group
-    return np.zeros((n_parts, size)), max(share, group)
+    share = min(-(-groups // n_parts), max(1, LONGEST // 8 // cost.multiply_adds // group)) * group
+    return np.zeros((n_parts, size)), share

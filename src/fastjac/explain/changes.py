@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastjac.arguments import real_array
 from fastjac.batches import threads as pool
-from fastjac.batches.chunks import LONGEST, SHORTEST, helpers, sample_costs
+from fastjac.batches.chunks import LONGEST, SHORTEST, Cost, helpers, sample_costs
 from fastjac.batches.threads import Threads, thread_count
 from fastjac.explain.names import input_names, output_names
 from fastjac.kernels.context import Context
@@ -180,7 +180,7 @@ class _Updates:
     def __init__(self, net: Network) -> None:
         packed = net.packed
         self._packed, self._n_inputs, self._bound = packed, net.n_inputs, 0.0
-        self._width, self._cost = packed.target.panel_width(net.dtype), sample_costs(packed)[0]
+        self._width, self._cost = packed.target.panel_width(net.dtype), sample_costs(packed)[0].multiply_adds
         self._possible = False
         if not isinstance(packed, Packed) or any(packed.forward):
             return
@@ -204,7 +204,7 @@ class _Updates:
         step = max(1, share // (cost * self._width)) * self._width
         starts = range(0, self._n_inputs if each else 0, step)
         spans = ((start, min(start + step, self._n_inputs)) for start in starts)
-        return spans, helpers(self._n_inputs, cost, n_threads)
+        return spans, helpers(self._n_inputs, Cost(cost, self._width), n_threads)
 
     def prepare(self, sample: Array, to: Array, y: Array, call: Work) -> Work:
         """Return a function that writes ``y[start:stop]``, as ``call`` does at more cost."""

@@ -78,12 +78,9 @@ class Context:
     """
 
     is_graph = False
-    _samples = 1  # How many the forward pass takes at a time: a panel's width where all weights are w.T.
 
     def __init__(self, packed: Packed) -> None:
-        self._packed = packed
-        if not any(packed.forward) and not packed.raw:
-            self._samples = packed.target.panel_width(packed.dtype)
+        self._packed, self._samples = packed, packed.together
         self.arena = Arena(packed.target, packed.dtype)
         self.sizes = packed.plan.sizes[0], packed.plan.sizes[-1]
         layers = self._make_layers()

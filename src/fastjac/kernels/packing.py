@@ -130,6 +130,8 @@ class Packed:
         for product, transposed in self.transposed.items():
             if product.left is None:
                 self.forward[product.first] = transposed
+        # How many samples of a batch the forward pass takes at a time.
+        self.together = 1 if raw or any(self.forward) else target.panel_width(self.dtype)
         self.weights = [
             pack_panels(layer.w if forward else layer.w.T, target)
             for layer, forward in zip(layers, self.forward, strict=True)
