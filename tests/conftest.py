@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +21,15 @@ os.environ.setdefault("FASTJAC_NATIVE", "1")
 # Processes that tests start import `support` as tests do.
 _path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 os.environ["PYTHONPATH"] = os.pathsep.join(_path)
+
+
+def pytest_configure(config):
+    """Compile ahead where tests run in several processes: each would compile the same."""
+    if getattr(config.option, "numprocesses", None):
+        command = [sys.executable, "-m", "fastjac", "warmup", "--dtype"]
+        for process in [subprocess.Popen([*command, dtype]) for dtype in ("float64", "float32")]:
+            assert process.wait() == 0
+
 
 # A shell that starts this in the background has it ignore Ctrl-C, and every process it starts too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -88,10 +88,8 @@ CASES = [
     # Tangents carried along in another order than from the inputs on, and along a bottleneck.
     Case((1, 256, 256, 256, 1), "softplus", "identity"),
     Case((3, 128, 128, 3), "tanh", "identity", dtype=np.float32),
-    Case((2, 100, 100, 1), "tanh", "identity"),
     Case((64, 8, 32, 20)),
     Case((1536, 768, 64), dtype=np.float32),
-    Case((20, 30, 40, 5), ("identity", "relu")),
 ]
 
 

@@ -44,6 +44,16 @@ net = fastjac.Network([(np.ones((1, 1)), None)], head="hard_tanh")
 routine = routines.routine(net.dtype)
 print(net(np.array([-5.0]))[0], "compiled" if cache.file_of(routine).compiled else "found")
 """
+# The same for an activation alone.
+ACTIVATION = """
+import numpy as np
+from fastjac.kernels import activations, cache
+
+routine = activations.routine("hard_tanh", np.dtype(np.float64))
+a, slope = np.array([-5.0]), np.zeros(1)
+routine(0.0, 0, a.ctypes.data, slope.ctypes.data, a.size)
+print(a[0], "compiled" if cache.file_of(routine).compiled else "found")
+"""
 
 
 def start(script, package=PACKAGE, **environment):
@@ -294,17 +304,16 @@ def test_code_for_another_processor_or_with_other_checks_is_not_used(tmp_path):
 
 def test_an_upgraded_package_never_runs_the_old_code(copy, tmp_path):
     """The new version differs in a file that the cached one only depends on, by size and times in nothing."""
-    run(VALUE)
-    shutil.copytree(Path(os.environ["NUMBA_CACHE_DIR"], "fastjac"), tmp_path / "cache" / "fastjac")
     environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    assert run(VALUE, copy, **environment) == (["-1.0", "found"], "")
+    assert run(ACTIVATION, **environment) == (["-1.0", "compiled"], "")
+    assert run(ACTIVATION, copy, **environment) == (["-1.0", "found"], "")
 
-    changed = copy / "kernels" / "activations.py"
+    changed = copy / "kernels" / "elementwise.py"
     before, text = changed.stat(), changed.read_text()
-    upgraded = text.replace("(-f.one if z <= -1 else", "(-f.two if z <= -1 else")
+    upgraded = text.replace("one=real(1),", "one=real(2),")
     assert upgraded != text
     # As installers with hard links do: another file under the same name.
-    replacement = tmp_path / "activations.py"
+    replacement = tmp_path / "elementwise.py"
     replacement.write_text(upgraded)
     changed.unlink()
     os.link(replacement, changed)
@@ -312,9 +321,9 @@ def test_an_upgraded_package_never_runs_the_old_code(copy, tmp_path):
     assert changed.stat().st_size == before.st_size
     assert changed.stat().st_mtime_ns == before.st_mtime_ns
 
-    assert run(VALUE, copy, **environment)[0] == ["-2.0", "compiled"]
-    assert run(VALUE, copy, **environment)[0] == ["-2.0", "found"]
-    assert run(VALUE, **environment)[0] == ["-1.0", "found"]
+    assert run(ACTIVATION, copy, **environment)[0] == ["-2.0", "compiled"]
+    assert run(ACTIVATION, copy, **environment)[0] == ["-2.0", "found"]
+    assert run(ACTIVATION, **environment)[0] == ["-1.0", "found"]
 
 
 def test_a_process_without_the_compiler_is_told(tmp_path):

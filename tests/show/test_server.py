@@ -196,7 +196,7 @@ def test_a_slow_reader_gets_the_newest_state_and_few_of_the_others(large):
 
 
 def test_control_c_ends_it_though_a_client_does_not_read(large):
-    with served(large, "--port", 0) as (process, url), opened(url) as client:
+    with served(large, "--port", 0) as (process, url), opened(url, close_timeout=1) as client:
         for sequence in range(900):
             client.send(message(sequence, STATE, 0, np.zeros(784)))
         process.send_signal(signal.SIGINT)
