@@ -20,7 +20,7 @@ def text():
 
 def test_set_up_is_two_commands(text):
     commands = "".join(blocks(text, "sh")).splitlines()
-    tests = "python3 tools/in_venv.py pytest -n 2 --dist worksteal"
+    tests = "python3 tools/in_venv.py pytest -n 2 --dist loadfile"
     assert commands == ["python3 tools/in_venv.py python -m fastjac", tests]
 
 

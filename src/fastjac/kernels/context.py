@@ -115,9 +115,9 @@ class Context:
             record["across"] = packed.across[i].ctypes.data if i in packed.across else 0
             record["skips"] = packed.skips[i]
             record["b"] = arena.vector(units, layer.b)
-            record["block_a"] = arena.vector(units * self._packed.together)
-            if self._packed.together > 1:
-                record["block_b"] = arena.vector(units * self._packed.together, np.repeat(layer.b, self._packed.together))
+            record["block_a"] = arena.vector(units * packed.together)
+            if packed.together > 1:
+                record["block_b"] = arena.vector(units * packed.together, np.repeat(layer.b, packed.together))
             given, record["bound"] = packed.chain[i].given, packed.chain[i].bound
             if given:
                 record["given"], record["n_given"] = self._make_given(given), len(given)
@@ -135,12 +135,12 @@ class Context:
         if name == "prelu":
             slopes = np.broadcast_to(parameter, units)
             record["prelu"] = arena.vector(units, slopes)
-            record["block_prelu"] = arena.vector(units * self._packed.together, np.repeat(slopes, self._packed.together))
+            record["block_prelu"] = arena.vector(units * packed.together, np.repeat(slopes, packed.together))
         else:
             record["parameter"] = parameter
         record["flat"] = activation.is_flat
         record["a"] = arena.vector(units)
-        record["slope"] = record["slopes"] = arena.vector(self._packed.together * padded)
+        record["slope"] = record["slopes"] = arena.vector(packed.together * padded)
         record["active"], record["count"] = arena.integers(np.arange(padded)), units
 
     def _make_given(self, layers: Sequence[Layer]) -> int:
@@ -196,15 +196,15 @@ class Context:
         record["first_cache"], record["second_cache"] = cache_sizes()[:2]
         record["n_layers"], record["n_steps"] = layers.size, steps.size
         record["layers"], record["steps"] = layers.ctypes.data, steps.ctypes.data
-        record["blocks"] = self._packed.together > 1
-        record["x"], record["block_x"] = arena.vector(n_inputs), arena.vector(n_inputs * self._packed.together)
+        record["blocks"] = packed.together > 1
+        record["x"], record["block_x"] = arena.vector(n_inputs), arena.vector(n_inputs * packed.together)
         record["units"] = arena.integers(np.arange(widest))
         record["block_slope"], record["block_shares"] = (
-            arena.vector(units * self._packed.together) for units in (widest, n_outputs)
+            arena.vector(units * packed.together) for units in (widest, n_outputs)
         )
-        record["bests"], record["samples"] = arena.integers(np.zeros(self._packed.together)), self._packed.together
+        record["bests"], record["samples"] = arena.integers(np.zeros(packed.together)), packed.together
         record["gain"] = layers[len(packed.layers) - 1]["slope"]
-        record["shares"] = record["all_shares"] = arena.panels(self._packed.together, n_outputs)
+        record["shares"] = record["all_shares"] = arena.panels(packed.together, n_outputs)
         for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = arena.vector(widest)
         stack = self._make_stack()
@@ -244,9 +244,9 @@ class Context:
     def _make_stack(self) -> int:
         """Make room for rows of several samples, if there are blocks of these; return for how many rows."""
         packed, arena, record = self._packed, self.arena, self.record
-        blocks, widest = self._packed.together > 1, max(packed.plan.sizes[1:])
+        blocks, widest = packed.together > 1, max(packed.plan.sizes[1:])
         record["stacks"] = blocks and stacking_pays(packed)
-        rows = max(self._packed.together, STACK if record["stacks"] else 0) if blocks else 0
+        rows = max(packed.together, STACK if record["stacks"] else 0) if blocks else 0
         record["stack"] = rows
         record["stacked"], record["stacked_next"] = arena.panels(rows, widest), arena.panels(rows, widest)
         record["stack_rows"] = arena.integers(np.arange(rows) * self.sizes[0] * packed.dtype.itemsize)
