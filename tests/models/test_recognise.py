@@ -57,3 +57,27 @@ def test_a_softmax_of_rows(rows, axis):
     resolved = recognise.resolved(value)
     np.testing.assert_allclose(computed(resolved, x), expected.ravel(), rtol=1e-12)
     assert sum(graph.values.is_head(each.operation) for each in ordered(resolved)) == 2
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.3, 1 / 7])
+def test_what_is_centred_alone_is_no_normalisation(factor):
+    """Rounding would make one of it, with a large number under the root."""
+    for size in range(2, 30):
+        x = tensor(graph.input(size))
+        mean = joined("multiply", [summed(x, [0], keep=True), 1 / size], "")
+        centred = joined("multiply", [joined("subtract", [x, mean], ""), factor], "").flat
+        path = ordered(centred)
+        with np.errstate(all="ignore"):
+            assert alike.of_vectors(path[0], path[1:]) is None
+
+
+@pytest.mark.parametrize("size", [2, 5, 40])
+def test_a_normalisation_with_a_least_norm(size):
+    x = tensor(graph.input(size))
+    norm = recognise.function("sqrt", [summed(joined("multiply", [x, x], ""), [0], keep=True).value], "")
+    norm = joined("maximum", [tensor(norm), 1e-12], "")
+    value = recognise.resolved(joined("divide", [x, norm], "").flat)
+    for scale in (0, 1e-30, 1e-9, 1, 1e9):
+        z = np.random.default_rng(size).normal(size=size) * scale
+        expected = z / max(np.linalg.norm(z), 1e-12)
+        np.testing.assert_allclose(computed(value, z), expected, rtol=1e-5, atol=1e-14)

@@ -24,7 +24,7 @@ _SIZES = (
 )
 POINTS = np.unique([sign * size for sign in (-1, 1) for size in _SIZES])
 _TOLERANCE = 1e-6  # Frameworks keep constants in float32.
-_MOST_PEAKS = 16
+_EACH, _MOST_PEAKS = 4, 16
 
 
 def of_entries(start: Value, between: list[Value]) -> Build | None:
@@ -121,14 +121,17 @@ def of_vectors(start: Value, between: list[Value]) -> Build | None:
 
 
 def _vectors(size: int) -> Array:
-    """Return vectors for tests, of which the first is zero: small and large, shifted, and with a peak."""
+    """Return vectors for tests, of which the first is zero: small and large, shifted, and with a peak.
+
+    The smallest are divided by the least norm, where there is one.
+    """
     random = np.random.default_rng(0)
-    scales = np.concatenate([[0], np.repeat([1e-6, 1e-4, 1e-2, 0.1, 1, 3, 10], 4)])[:, None]
+    scales = np.concatenate([[0], np.repeat([1e-30, 1e-6, 1e-4, 1e-2, 0.1, 1, 3, 10], _EACH)])[:, None]
     x = random.normal(size=(len(scales), size)) * scales
     peaks = np.zeros((2 * min(size, _MOST_PEAKS), size))
     for i, peak in enumerate(peaks):
         peak[i // 2] = 20.0 if i % 2 else -20.0
-    shifted = [x[-12:] + shift for shift in (-5.0, 3.0)]
+    shifted = [x[-3 * _EACH :] + shift for shift in (-5.0, 3.0)]
     return np.concatenate([x, *shifted, peaks, peaks / 20 + random.normal(size=peaks.shape) / 10])
 
 
@@ -173,7 +176,9 @@ def _of_vector(x: Array, y: Array, stops: bool) -> Build | None:
         return None
     shift = np.where(np.isfinite(y[0]), y[0], 0.0)
     for centred in (True, False):
-        for epsilon in (0.0, _epsilon(x - x.mean(-1, keepdims=True) if centred else x, y - shift)):
+        d = x - x.mean(-1, keepdims=True) if centred else x
+        # Beside a shift, nothing is left of the smallest.
+        for epsilon in (0.0, *(_epsilon(d[first:], y[first:] - shift) for first in (0, 1 + _EACH))):
             expected = computed(Normalise(epsilon, centred), [x])
             gain = _gain(y - shift, expected)
             expected[0] = np.where(np.isnan(expected[0]), 0, expected[0])  # 0 / 0, which others may avoid.
@@ -199,7 +204,7 @@ def _epsilon(d: Array, y: Array) -> float:
     entry = np.abs(d[small] * d[large]).argmax()
     ratio = (y[small, entry] / d[small, entry] / (y[large, entry] / d[large, entry])) ** 2
     epsilon = (variances[large] - ratio * variances[small]) / (ratio - 1)
-    if not 0 < epsilon < np.inf:
+    if not 0 < epsilon < variances[large]:  # More would divide all by about the same: that is an affine map.
         return 0.0
     short = float(f"{epsilon:.9g}")
     return short if math.isclose(short, epsilon, rel_tol=1e-11) else float(epsilon)
