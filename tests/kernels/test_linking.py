@@ -64,7 +64,7 @@ def test_only_the_outermost_function_has_machine_code():
     def run(x):
         return twice(x) + 1
 
-    routine = cache.compiled(run, "test_outermost", types.intp(types.intp))
+    routine = cache.compiled(run, f"test_outermost_{os.getpid()}", types.intp(types.intp))
     assert routine(20) == 41
     (compiled,) = twice.overloads.values()
     assert compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name) == 0
