@@ -114,26 +114,27 @@ CROSSING = ("silu", "gelu", "gelu_tanh", "hard_swish", "mish")
 
 
 def points_of_whole_range(name, dtype):
-    """Return numbers of all sizes and both signs, and denser ones where an activation bends."""
+    """Return numbers of all sizes and both signs, denser ones where an activation bends, and those beside."""
     info, rng = np.finfo(dtype), np.random.default_rng(0)
-    ends = np.log2(float(info.smallest_subnormal)), info.maxexp - 1e-9
+    exponents = np.log2(float(info.smallest_subnormal)), info.maxexp - 1e-9
     bends = [-6.0, -3.0, -1.5, -1.27846454, -1.19243, -0.7517916, -1.0, 1.0, 3.0, 6.0, -0.693, 0.693]
     far = np.log(float(info.max)) + 20
-    points = [
-        np.exp2(rng.uniform(*ends, 400)),
+    random = [
+        np.exp2(rng.uniform(*exponents, 400)),
         np.exp2(rng.uniform(-12, 12, 400)),
         rng.uniform(0, 10, 400),
         rng.uniform(0, 40, 400),
         rng.uniform(0, far, 400),
-        [0.0, info.tiny, info.smallest_subnormal, info.max],
     ]
-    points = np.concatenate([*points, *(-np.asarray(part) for part in points), bends])
+    ends = [0.0, info.tiny, info.smallest_subnormal, info.max]
+    special = np.concatenate([bends, ends, np.negative(ends)])
     if name in ("sin", "cos"):
         multiples = np.concatenate([np.arange(-40, 40), rng.integers(-70000, 70000, 400)])
-        points = np.concatenate([points, multiples * (np.pi / 2)])
-    points = points.astype(dtype)
+        special = np.concatenate([special, multiples * (np.pi / 2)])
+    points, special = np.concatenate(random).astype(dtype), special.astype(dtype)
     with np.errstate(all="ignore"):
-        return np.concatenate([points, *(np.nextafter(points, dtype(end)) for end in (-np.inf, np.inf))])
+        beside = [np.nextafter(special, dtype(end)) for end in (-np.inf, np.inf)]
+    return np.concatenate([points, -points, special, *beside])
 
 
 def activated(activation, points):

@@ -135,12 +135,14 @@ def test_code_of_other_sources_is_not_run(package, shipped):
     assert run(VALUE, package) == ["6.0", "False"]
 
 
-@pytest.mark.parametrize("name", machine_code.SETTINGS)
+@pytest.mark.parametrize("name", ["NUMBA_BOUNDSCHECK", "NUMBA_CPU_NAME", "NUMBA_OPT"])
 def test_who_wants_other_code_gets_it(package, name):
     assert run(IS_THERE, package) == ["True"]
     assert run(IS_THERE, package, **{name: "1"}) == ["False"]
-    if name == "FASTJAC_NATIVE":
-        assert run(VALUE, package, **{name: "1"}) == ["6.0", "True"]
+
+
+def test_who_wants_code_for_exactly_this_processor_gets_it(package):
+    assert run(VALUE, package, FASTJAC_NATIVE="1") == ["6.0", "True"]
 
 
 def test_code_for_another_layout_of_arrays_is_not_run(package):
