@@ -240,6 +240,11 @@ def test_cores_are_those_that_the_process_may_use():
     assert chunks.helpers(2 * chunks.SHORTEST, chunks.Cost(1), 5) == 1
     assert chunks.helpers(16, chunks.Cost(chunks.SHORTEST, 16), 5) == 0
     assert chunks.helpers(17, chunks.Cost(chunks.SHORTEST, 16), 5) == 1
+    for multiply_adds in (1, 7, chunks.SHORTEST - 1, chunks.SHORTEST, 3 * chunks.SHORTEST):
+        cost = chunks.Cost(multiply_adds)
+        least = chunks.shared_from(cost)
+        assert chunks.helpers(least - 1, cost, 5) == 0
+        assert least == 1 or chunks.helpers(least, cost, 5) == 1
     # Where samples are not taken together, each may be a chunk.
     assert chunks.helpers(3, chunks.Cost(chunks.LONGEST, 16), 5) == 2
 

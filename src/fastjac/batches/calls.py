@@ -21,6 +21,7 @@ from fastjac.batches.chunks import (
     plain,
     rows,
     sample_costs,
+    shared_from,
 )
 from fastjac.kernels.contexts import Contexts, Weights, new_context
 from fastjac.kernels.functions import bound, step
@@ -71,6 +72,9 @@ class Calls:
         self.names = {"n": input_names, "m": output_names}
         passes, both = sample_costs(packed)
         self.costs = {name: both if name == "value_and_jacobian" else passes for name in SIGNATURES}
+        # The least numbers in a batch that a second thread may have a share of.
+        n = self.sizes["n"]
+        self._shared_from = {name: shared_from(cost) * n for name, cost in self.costs.items()}
         for name in SIGNATURES:
             setattr(self, name, functools.partial(self._first, name))
 
@@ -110,14 +114,14 @@ class Calls:
         labels : sequence of str, optional
             What errors call the outputs.
         """
-        cost, signature = self.costs[name], SIGNATURES[name]
         if n_threads != 1 or type(n_threads) is not int:
             n_threads, x = threads.thread_count(n_threads), given["x"]
             # A batch too short for a second thread goes the way that it goes with one.
-            if type(x) is np.ndarray and not helpers(x.size // self.sizes["n"], cost, n_threads):
+            if type(x) is np.ndarray and x.size < self._shared_from[name]:
                 n_threads = 1
                 if result := self.call(name, *given.values(), out):
                     return tuple(result)
+        cost, signature = self.costs[name], SIGNATURES[name]
         if n_threads == 1 and (result := self._short_way(name, given, out)):
             return tuple(result)
         inputs = {

@@ -85,6 +85,11 @@ def helpers(samples: int, cost: Cost, n_threads: int) -> int:
     return max(min(n_threads, samples * cost.multiply_adds // SHORTEST, groups), 1) - 1
 
 
+def shared_from(cost: Cost) -> int:
+    """Return the least samples that a second thread may help with."""
+    return -(-2 * SHORTEST // cost.multiply_adds)
+
+
 def rows(array: Array, lead: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
     """Return what reads samples of ``array`` (*lead, n) in ``dtype``, converting no others."""
     if array.flags.c_contiguous or array.ndim <= 2:
