@@ -85,8 +85,8 @@ def test_any_number_of_threads_gives_the_same_bits(widths, dtype, method):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_samples_that_are_too_much_for_one_chunk_are_computed_alone(dtype):
-    net = Case((1100, 600, 120), dtype=dtype).network()
-    x, _, _ = arguments(net, (35,))
+    net = Case((1400, 700, 150), dtype=dtype).network()
+    x, _, _ = arguments(net, (11,))
     y, jac = net.value_and_jacobian(x)
     for got in (net.value_and_jacobian(x, threads=3), zip(*map(net.value_and_jacobian, x), strict=True)):
         for a, b in zip(got, (y, jac), strict=True):
