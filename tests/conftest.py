@@ -22,15 +22,6 @@ os.environ.setdefault("FASTJAC_NATIVE", "1")
 _path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 os.environ["PYTHONPATH"] = os.pathsep.join(_path)
 
-
-def pytest_configure(config):
-    """Compile ahead where tests run in several processes: each would compile the same."""
-    if getattr(config.option, "numprocesses", None):
-        command = [sys.executable, "-m", "fastjac", "warmup", "--dtype"]
-        for process in [subprocess.Popen([*command, dtype]) for dtype in ("float64", "float32")]:
-            assert process.wait() == 0
-
-
 # A shell that starts this in the background has it ignore Ctrl-C, and every process it starts too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -39,3 +30,11 @@ always = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, Heal
 settings.register_profile("deterministic", max_examples=USUAL, derandomize=True, database=None, **always)
 settings.register_profile("random", max_examples=10 * USUAL, print_blob=True, **always)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "deterministic"))
+
+
+def pytest_configure(config):
+    """Compile ahead where tests run in several processes: each would compile the same."""
+    if getattr(config.option, "numprocesses", None):
+        command = [sys.executable, "-m", "fastjac", "warmup", "--dtype"]
+        for process in [subprocess.Popen([*command, dtype]) for dtype in ("float64", "float32")]:
+            assert process.wait() == 0

@@ -82,6 +82,7 @@ def main():
     assert process.stdout.readline() == "begins\n"
     begun, sent = time.monotonic(), 0
     while sent < asked.count and process.poll() is None:
+        # At an even pace over all the seconds.
         time.sleep(max(begun + sent * asked.seconds / asked.count - time.monotonic(), 0))
         process.send_signal(signal.SIGINT)
         sent += 1

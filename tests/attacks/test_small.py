@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("files", {"count": 120}),
+        ("files", {"count": 300}),
         ("guard", {"count": 50}),
         ("networks", {"count": 60}),
         ("handles", {"count": 10}),

@@ -93,6 +93,11 @@ def helpers():
     return [thread for thread in threading.enumerate() if thread.name.startswith("fastjac")]
 
 
+def take_a_while(start, stop):
+    """Be at work without the interpreter's lock, as the kernels are."""
+    time.sleep(0.001)
+
+
 @pytest.mark.parametrize("n_helpers", [0, 1, 3, 20])
 def test_every_chunk_is_worked_on_once(n_helpers):
     done = []
@@ -102,10 +107,10 @@ def test_every_chunk_is_worked_on_once(n_helpers):
 
 def test_the_helpers_are_shared_and_wait_for_more():
     for n_helpers in (1, 3, 2):
-        threads.run(lambda start, stop: time.sleep(0.001), iter([(0, 1)] * 20), n_helpers)
+        threads.run(take_a_while, iter([(0, 1)] * 20), n_helpers)
     most = max(3, threads.cores() - 1, len(helpers()))
     for _ in range(5):
-        threads.run(lambda start, stop: time.sleep(0.001), iter([(0, 1)] * 20), 3)
+        threads.run(take_a_while, iter([(0, 1)] * 20), 3)
     assert 1 <= len(helpers()) <= most
 
 
@@ -130,10 +135,10 @@ def test_what_goes_wrong_in_any_thread_stops_the_work_and_is_raised(in_helper):
         begun.append(start)
         at_work.append(start)
         try:
-            time.sleep(0.01)
+            time.sleep(0.01)  # Another thread takes a chunk meanwhile.
             if (threading.current_thread() is not caller) == in_helper:
                 raise MemoryError("no room")
-            time.sleep(0.05)
+            time.sleep(0.05)  # This chunk is not done when the other raises.
         finally:
             at_work.remove(start)
 
@@ -147,7 +152,7 @@ def test_what_goes_wrong_in_any_thread_stops_the_work_and_is_raised(in_helper):
 def test_nothing_is_kept_of_a_batch():
     class Work:
         def __call__(self, start, stop):
-            time.sleep(0.001)
+            take_a_while(start, stop)
 
     work = Work()
     gone = weakref.ref(work)
@@ -157,7 +162,7 @@ def test_nothing_is_kept_of_a_batch():
     for _ in range(1000):
         if gone() is None:
             break
-        time.sleep(0.01)
+        time.sleep(0.01)  # A helper that came too late lets go of the work soon.
     assert gone() is None
 
 
@@ -242,7 +247,7 @@ def test_cores_are_those_that_the_process_may_use():
     assert chunks.helpers(17, chunks.Cost(chunks.SHORTEST, 16), 5) == 1
     for multiply_adds in (1, 7, chunks.SHORTEST - 1, chunks.SHORTEST, 3 * chunks.SHORTEST):
         cost = chunks.Cost(multiply_adds)
-        least = chunks.shared_from(cost)
+        least = cost.shared_from
         assert chunks.helpers(least - 1, cost, 5) == 0
         assert least == 1 or chunks.helpers(least, cost, 5) == 1
     # Where samples are not taken together, each may be a chunk.

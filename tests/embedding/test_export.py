@@ -81,14 +81,17 @@ def build(folder, *nets):
 
 CASES = [
     Case((8, 32, 4)),
+    Case((64, 100, 10), dtype=np.float32),
     Case((3, 40, 5, 60, 70), "gelu_tanh", "log_softmax"),
     Case((2, 30, 50), "leaky_relu(0.2)", "identity", dtype=np.float32),
     Case((17, 9), head="sigmoid"),
     # Tangents carried along in another order than from the inputs on, and along a bottleneck.
     Case((1, 256, 256, 256, 1), "softplus", "identity"),
     Case((3, 128, 128, 3), "tanh", "identity", dtype=np.float32),
+    Case((2, 100, 100, 1), "tanh", "identity"),
     Case((64, 8, 32, 20)),
     Case((1536, 768, 64), dtype=np.float32),
+    Case((20, 30, 40, 5), ("identity", "relu")),
 ]
 
 
@@ -122,7 +125,7 @@ def test_only_the_two_functions_are_seen_from_outside(tmp_path):
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("needs nm")
-    _, code = written(CASES[1].network(), tmp_path, "deep")
+    _, code = written(CASES[2].network(), tmp_path, "deep")
     lines = subprocess.run([nm, code], capture_output=True, text=True, check=True).stdout.splitlines()
     symbols = {kind: set() for kind in "TUDB"} | {
         kind: {line.split()[-1] for line in found}

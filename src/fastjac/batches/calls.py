@@ -21,7 +21,6 @@ from fastjac.batches.chunks import (
     plain,
     rows,
     sample_costs,
-    shared_from,
 )
 from fastjac.kernels.contexts import Contexts, Weights, new_context
 from fastjac.kernels.functions import bound, step
@@ -74,7 +73,7 @@ class Calls:
         self.costs = {name: both if name == "value_and_jacobian" else passes for name in SIGNATURES}
         # The least numbers in a batch that a second thread may have a share of.
         n = self.sizes["n"]
-        self._shared_from = {name: shared_from(cost) * n for name, cost in self.costs.items()}
+        self._shared_from = {name: cost.shared_from * n for name, cost in self.costs.items()}
         for name in SIGNATURES:
             setattr(self, name, functools.partial(self._first, name))
 

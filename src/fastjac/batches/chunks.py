@@ -41,6 +41,15 @@ class Cost(NamedTuple):
         """The most samples of one chunk."""
         return max(LONGEST // self.multiply_adds // self.group, 1) * self.group
 
+    @property
+    def shared_from(self) -> int:
+        """The least samples that a second thread may help with."""
+        return -(-2 * SHORTEST // self.multiply_adds)
+
+    def plus(self, multiply_adds: int) -> Cost:
+        """Return the cost where there is more to do for each sample."""
+        return self._replace(multiply_adds=self.multiply_adds + multiply_adds)
+
 
 def sample_costs(packed: Weights) -> tuple[Cost, Cost]:
     """Return a sample's costs without and with the Jacobian, thirty multiply-adds for each activation."""
@@ -83,11 +92,6 @@ def helpers(samples: int, cost: Cost, n_threads: int) -> int:
     """Return how many threads beside the calling one have something to do."""
     groups = -(-samples // cost.group)
     return max(min(n_threads, samples * cost.multiply_adds // SHORTEST, groups), 1) - 1
-
-
-def shared_from(cost: Cost) -> int:
-    """Return the least samples that a second thread may help with."""
-    return -(-2 * SHORTEST // cost.multiply_adds)
 
 
 def rows(array: Array, lead: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:

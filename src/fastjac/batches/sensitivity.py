@@ -92,8 +92,7 @@ def _norms(room: _Room, name: str, factors: Array | None, count: int, n_threads:
     shorter, longer = sorted((room.n, room.m))
     cost = room.calls.costs["value_and_jacobian"]
     if name == "spectral":
-        norms = shorter**2 * (longer + 4 * shorter)
-        cost = cost._replace(multiply_adds=cost.multiply_adds + norms)
+        cost = cost.plus(shorter**2 * (longer + 4 * shorter))
 
     def work(start: int, stop: int) -> None:
         for first, jac in room.jacobians(start, stop):
@@ -132,7 +131,9 @@ def _spectral_norms(jac: Array) -> Array:
 def _mean(room: _Room, name: str, count: int, n_threads: int) -> Array:
     """Return a mean over all Jacobians, (M, N)."""
     calls, by_class = room.calls, name == "class_mean"
-    cost = calls.costs["vjp"] if by_class else calls.costs["value_and_jacobian"]
+    cost = calls.costs["value_and_jacobian"]
+    if by_class:
+        cost = calls.costs["vjp"].plus(calls.costs["value"].multiply_adds)
     totals, share = _parts(room.m * room.n, count, cost)
     totals = totals.reshape(-1, room.m, room.n)
     counts = np.zeros(totals.shape[:2], np.int64)

@@ -21,25 +21,15 @@ from llvmlite import binding, ir
 from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import require_global_compiler_lock
-from numba.core.compiler_machinery import PassManager
 from numba.core.runtime import rtsys
-from numba.core.typed_passes import (
-    AnnotateTypes,
-    IRLegalization,
-    NativeLowering,
-    NoPythonBackend,
-    NopythonTypeInference,
-    PreLowerStripPhis,
-)
-from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 KNOWN = ("0.68.",)  # versions of numba, by how they begin
 # The kernels have no closures, no generators, no branches for a type alone, and nothing to rewrite.
-PASSES = (
-    *(TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA),
-    *(NopythonTypeInference, PreLowerStripPhis),
-    *(IRLegalization, AnnotateTypes, NativeLowering, NoPythonBackend),
-)
+PASSES = {
+    *("TranslateByteCode", "FixupArgs", "IRProcessing", "ReconstructSSA"),
+    *("NopythonTypeInference", "PreLowerStripPhis"),
+    *("IRLegalization", "AnnotateTypes", "NativeLowering", "NoPythonBackend"),
+}
 
 
 class _Library(JITCodeLibrary):
@@ -146,13 +136,12 @@ class _Compiler(Compiler):
 
     library_class: type[CPUCodeLibrary]
 
-    def define_pipelines(self) -> list[PassManager]:
-        """Return the passes that the kernels need."""
-        passes = PassManager("fastjac")
-        for each in PASSES:
-            passes.add_pass(each, each.__name__)
-        passes.finalize()
-        return [passes]
+    def define_pipelines(self) -> list[Any]:
+        """Return those of numba's passes that the kernels need."""
+        (manager,) = super().define_pipelines()
+        manager.passes = [(each, what) for each, what in manager.passes if each.__name__ in PASSES]
+        manager.finalize()
+        return [manager]
 
     def compile_extra(self, function: Any) -> Any:
         """Compile a function."""

@@ -24,7 +24,7 @@ _SIZES = (
 )
 POINTS = np.unique([sign * size for sign in (-1, 1) for size in _SIZES])
 _TOLERANCE = 1e-6  # Frameworks keep constants in float32.
-_EACH, _MOST_PEAKS = 4, 16
+_EACH, _MOST_PEAKS = 4, 16  # vectors of each size, and entries that some have a peak in
 
 
 def of_entries(start: Value, between: list[Value]) -> Build | None:
