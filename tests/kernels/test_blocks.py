@@ -1,4 +1,4 @@
-"""Blocks of samples whose backward pass has the rows of several samples in one product."""
+"""Blocks of samples: Jacobians as sums over paths, and rows of several samples in one product."""
 
 import numpy as np
 import pytest
@@ -19,6 +19,12 @@ SAMPLES = 2 * 32 + 3  # Two blocks at least, and some more.
 @pytest.fixture
 def always(monkeypatch):
     monkeypatch.setattr(packing, "STACKED", {False: (24, 0), True: (24, 0)})
+    monkeypatch.setattr(packing, "BY_PATHS", {False: 0, True: 0})
+
+
+@pytest.fixture
+def by_paths(monkeypatch):
+    monkeypatch.setattr(packing, "BY_PATHS", {False: 1 << 40, True: 1 << 40})
 
 
 def samples_of(net, rng):
@@ -87,6 +93,53 @@ def test_rows_of_any_width_are_right(widths, head, dtype):
 @given(cases(depth=4, widths=st.integers(1, 40)))
 def test_any_network_is_right(case):
     assert_blocks_are_right(case.network())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("widths", "hidden", "pays"),
+    [
+        ((8, 32, 4), "relu", True),
+        ((13, 16, 3), "tanh", True),
+        ((500, 100, 10), "relu", False),
+        ((8, 16, 16, 4), "tanh", False),
+        ((30, 20, 2), "tanh", False),
+        ((20, 7), "relu", False),
+    ],
+)
+def test_small_networks_with_one_hidden_layer_add_up_paths(widths, hidden, pays, dtype):
+    assert (packed(Case(widths, hidden, "identity", dtype).network()).paths is not None) == pays
+
+
+@pytest.mark.usefixtures("by_paths")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head", ["softmax", "log_softmax", "tanh"])
+@pytest.mark.parametrize("widths", [(1, 3, 1), (8, 32, 4), (7, 20, 3), (33, 40, 2), (9, 30, 40), (2, 2, 2)])
+def test_paths_of_any_number_are_right(widths, head, dtype):
+    assert_blocks_are_right(Case(widths, "relu", head, dtype).network())
+
+
+@pytest.mark.usefixtures("by_paths")
+@examples(60)
+@given(cases(depth=2, widths=st.integers(1, 40)))
+def test_paths_of_any_network_are_right(case):
+    assert_blocks_are_right(case.network())
+
+
+@pytest.mark.parametrize("scales", [(1e-200, 1e-150), (1e200, 1e200), (1e200, np.inf)])
+def test_paths_beyond_the_range_of_numbers_are_not_added_up(scales):
+    (w1, b1), (w2, b2) = Case((8, 32, 4)).weights()
+    w1[0, 0], w2[0, 0] = scales
+    w1[:, 0] *= w1[:, 0] == w1[0, 0]  # The unit sees one input, and is inactive without it.
+    net = Network([(w1, np.where(np.arange(32), b1, -1.0)), (w2, b2)], head="identity")
+    assert packed(net).paths is None
+    x = samples_of(net, np.random.default_rng(0))
+    x[:, 0] = -1
+    jac = net.value_and_jacobian(x)[1]
+    for each, expected in zip(
+        jac, (reference.value_and_jacobian(row, net.layers)[1] for row in x), strict=True
+    ):
+        assert_same_pattern(each, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -128,12 +128,18 @@ def errors_of_graph(net, x):
     return _errors(net, x, plain, true, rounded_once_in_graph(net, x))
 
 
-def assert_accurate(case):
-    net, x = case.network(), case.x()
-    while near_corner(net, x):
-        case = replace(case, seed=case.seed + 1)
-        net, x = case.network(), case.x()
-    assert_below(case, errors(net, x))
+def assert_accurate(case, more=0):
+    """Compare errors, the largest of the case and of so many ``more``, each with the next seed.
+
+    NumPy sums in an order that depends on the processor, and may happen to round to next to nothing.
+    """
+    found, each = [], case
+    while len(found) <= more:
+        net, x = each.network(), each.x()
+        if not near_corner(net, x):
+            found.append(errors(net, x))
+        each = replace(each, seed=each.seed + 1)
+    assert_below(case, np.max(found, axis=0))
 
 
 def assert_below(case, found):

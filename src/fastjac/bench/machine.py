@@ -34,7 +34,8 @@ def _multiply_adds(typing: Any, dtype: Any, rounds: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         vectors = Vectors(builder, context.get_value_type(dtype.dtype), TARGET)
         half = ir.Constant(vectors.type, [0.5] * vectors.lanes)
-        starts = [ir.Constant(vectors.type, [float(i)] * vectors.lanes) for i in range(CHAINS)]
+        # None of them begins with 1, the limit: LLVM would leave that one out.
+        starts = [ir.Constant(vectors.type, [i + 2.0] * vectors.lanes) for i in range(CHAINS)]
         loop = Loop(builder, INT(0), args[1], 1, starts)
         loop.close([vectors.multiply_add(half, chain, half) for chain in loop.values])
         return _total(vectors, loop.values)

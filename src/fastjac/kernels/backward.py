@@ -60,14 +60,19 @@ def _compact(dtype, context, layer, rows, most, left):
     lower, taller = rows // tiles, rows % tiles
     height = lower + (taller > 0)
     active, skip = integers(layer.active, count), (count + width - 1) // width * height * row
+    places = integers(context.table, count)
+    for i in range(count):
+        places[i] = active[i] // width * rows * width + active[i] % width
     for t in range(tiles):
         first = t * lower + smaller(t, taller)
-        for r in range(lower + (t < taller)):
-            values = vector(dtype, left + (first + r) * row, layer.fan_out * rows * width)
-            copies = vector(dtype, context.compact + t * skip + r * row, count * height * width)
-            for i in range(count):
-                k, place = active[i], i // width * height * width + i % width
-                copies[place] = values[k // width * rows * width + k % width]
+        for start in range(0, count, width):
+            for r in range(lower + (t < taller)):
+                values = vector(dtype, left + (first + r) * row, layer.fan_out * rows * width)
+                copies = vector(
+                    dtype, context.compact + t * skip + (start // width * height + r) * row, width
+                )
+                for j in range(smaller(width, count - start)):
+                    copies[j] = values[places[start + j]]
     return skip
 
 
@@ -87,8 +92,11 @@ def multiply(dtype, context, layers, step, spared, jac):
     if not step.scaled:
         left = _left(dtype, context, layer, step, rows)
     gain = layers[step.gain].slope if step.gain >= 0 else 0
-    # A left factor that does not stay in the second cache is read again for each panel: in one run, then.
-    is_compact = context.compact and rows * layer.fan_out * size > context.second_cache // 2
+    # A left factor that does not stay in the second cache is read again for each panel: in one run, then. One
+    # with inactive units is so where it does not stay in the first cache and panels are many.
+    is_small = layer.count * step.n * size < context.second_cache // 2
+    limit = context.first_cache if layer.flat and not is_small else context.second_cache // 2
+    is_compact = context.compact and rows * layer.fan_out * size > limit
     if is_compact:
         skip = _compact(dtype, context, layer, rows, most, left)
         left, panel = context.compact, skip // larger((layer.count + width - 1) // width, 1)
@@ -101,7 +109,6 @@ def multiply(dtype, context, layers, step, spared, jac):
     # Where B stays in the second cache, the Jacobian is written a tile of rows at a time, in long runs: of
     # many rows, the next panel would be in another place of as many pages (2048-8-100: 115 us, in runs 28).
     runs = 1
-    is_small = layer.count * step.n * size < context.second_cache // 2
     if step.out == 0 and many > 1 and is_small and not (sparing or is_compact):
         runs = larger((rows + most - 1) // most, 1)
     p = 0
@@ -180,7 +187,7 @@ def _column_means(dtype, context, layer, rows, panels):
     size, width, pivot = itemsize(dtype), panel_width(dtype), context.pivot
     extra, mean = vector(dtype, context.extra, rows), vector(dtype, context.mean, rows)
     if layer.activation >= SOFTMAX:
-        rows_times(dtype, rows, layer.fan_out, panels, context.shares, context.extra)
+        rows_times(dtype, context, rows, layer.fan_out, panels, context.shares, context.extra)
     base = vector(dtype, panels + pivot // width * rows * width * size, rows * width)
     for n in range(rows):
         mean[n] = (base[n * width + pivot % width] if pivot >= 0 else 0) - extra[n]

@@ -14,7 +14,16 @@ from fastjac.kernels.backward import head_rows
 from fastjac.kernels.elementwise import exp
 from fastjac.kernels.forward import bounded, compact, fits
 from fastjac.kernels.layout import LOG_SOFTMAX, SOFTMAX
-from fastjac.kernels.llvm.intrinsics import integers, larger, long_row, product, scale, smaller, vector
+from fastjac.kernels.llvm.intrinsics import (
+    head_lanes,
+    integers,
+    larger,
+    long_row,
+    product,
+    scale,
+    smaller,
+    vector,
+)
 from fastjac.kernels.llvm.vectors import MR, itemsize, panel_width
 from fastjac.kernels.panels import (
     all_finite,
@@ -27,24 +36,28 @@ from fastjac.kernels.panels import (
     vector_bytes,
 )
 from fastjac.kernels.products import head_cotangent
+from fastjac.kernels.signatures import VALUE, VALUE_AND_JACOBIAN
 from fastjac.kernels.target import NV
 
 
 @inner
-def forward_block(dtype, context, layers, x, y, slopes):
+def forward_block(dtype, context, layers, x, y, mode):
     """Do the forward pass and the head of a panel's width of samples.
 
-    Samples lie in the lanes: each weight is read once for all of them, and no sum runs across lanes. With
-    ``slopes``, `slopes` and `all_shares` are filled in. Return whether all pre-activations are finite and
-    all inputs fit; where not, nothing else is of use.
+    Samples lie in the lanes: each weight is read once for all of them, and no sum runs across lanes. `slopes`
+    and `all_shares` are filled in, if the mode needs them; what `paths_block` needs is in the context. Return
+    whether all pre-activations are finite and all inputs fit; where not, nothing else is of use.
     """
+    by_paths = mode >= VALUE_AND_JACOBIAN and context.paths != 0
+    slopes = mode != VALUE and not by_paths
     size, width = itemsize(dtype), panel_width(dtype)
     row, stride = width * size, context.n_inputs * size
     for n in range(0, context.n_inputs, width):
         cols = smaller(width, context.n_inputs - n)
         exchange(dtype, x + n * size, stride, width, cols, context.block_x + n * row, row)
     at = context.block_x
-    for layer in layers:
+    for i in range(context.n_layers):
+        layer = layers[i]
         if not fits(dtype, layer, at, layer.fan_in * width):
             return False
         times_w_block(dtype, context, layer, at)
@@ -53,12 +66,50 @@ def forward_block(dtype, context, layers, x, y, slopes):
         at, rows = layer.block_a, layer.fan_out
         if slopes:
             exchange(dtype, context.block_slope, row, rows, width, layer.slopes, vector_bytes(dtype, rows))
+        elif by_paths and i == 0:
+            _times_paths(dtype, context, rows)
     exchange(dtype, at, row, context.n_outputs, width, y, context.n_outputs * size)
     if slopes and layers[context.n_layers - 1].activation >= SOFTMAX:
         stride = vector_bytes(dtype, context.n_outputs)
         exchange(dtype, context.block_shares, row, context.n_outputs, width, context.all_shares, stride)
     context.finite = True
     return True
+
+
+@inner
+def _times_paths(dtype, context, units):
+    """Write the Jacobians before the head of a block of samples, from the slopes of the hidden layer."""
+    width, rows = panel_width(dtype), context.n_outputs * context.n_inputs
+    none = np.intp(0)
+    tabulate(dtype, context.units, units, rows * width * itemsize(dtype), False, context.table)
+    product(
+        dtype,
+        (rows, width, 1, MR),
+        (units, context.table),
+        (context.paths, none),
+        (context.block_slope, none),
+        (context.jacs, none, context.panel_rows),
+        (none, none, none),
+    )
+
+
+@inner
+def paths_block(dtype, context, layer, out):
+    """Multiply the Jacobians of a block of samples by the head, samples in the lanes, and write them."""
+    size, width, lanes, outputs = itemsize(dtype), panel_width(dtype), context.samples, layer.fan_out
+    row, n_inputs, pivots = width * size, context.n_inputs, context.stacked
+    shared = outputs if layer.activation >= SOFTMAX else 0
+    best = integers(context.bests, lanes)
+    for m in range(shared):
+        share = vector(dtype, context.block_shares + m * row, lanes)
+        pivot = vector(dtype, pivots + m * row, lanes)
+        for i in range(lanes):
+            pivot[i] = 1 if m == best[i] and share[i] >= 0 else 0
+    head_lanes(
+        dtype, n_inputs, outputs, shared, context.jacs, context.block_shares, pivots, context.block_slope
+    )
+    rows = outputs * n_inputs
+    exchange(dtype, context.jacs, row, rows, width, out, rows * size)
 
 
 @inner

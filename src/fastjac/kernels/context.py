@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -208,7 +209,8 @@ class Context:
         for name in ("extra", "mean", "cotangent", "tangent"):
             record[name] = arena.vector(widest)
         stack = self._make_stack()
-        record["panel_rows"] = arena.integers(np.arange(max(widest, stack)) * width * dtype.itemsize)
+        most = max(widest, stack, math.prod(self.sizes) if record["paths"] else 0)
+        record["panel_rows"] = arena.integers(np.arange(most) * width * dtype.itemsize)
         record["jac_rows"] = arena.integers(np.zeros(n_outputs))
         record["scaled"], record["result"] = scaled, result
         record["zeros"], record["ones"] = arena.vector(width), arena.vector(max(width, n_outputs), 1.0)
@@ -216,14 +218,14 @@ class Context:
         rows = [int(step["m"]) for step in steps]
         left = max((size * target.padded(m, dtype) for m, size in zip(rows, units, strict=True)), default=0)
         record["left"] = arena.vector(left)
-        if left * dtype.itemsize > record["second_cache"] // 2:
+        if left * dtype.itemsize > record["first_cache"]:
             # Each tile has room for as many rows as the tallest.
             pairs = zip(rows, units, strict=True)
             record["compact"] = arena.vector(max(size * (m + -(-m // WAYS)) for m, size in pairs))
         record["spares"] = len(packed.spine) > 0
         record["panel"] = arena.vector(sizes[1] * width if packed.raw else 0)
         record["edge"] = arena.vector(max(n_outputs + 1, 5, width) * width)
-        record["partial"] = arena.vector(widest * width)
+        record["partial"] = arena.vector(max(widest, width) * width)
         record["table"] = arena.integers(np.zeros(2 * widest))
         self._make_tables(layers, steps)
 
@@ -248,6 +250,9 @@ class Context:
         record["stacks"] = blocks and stacking_pays(packed)
         rows = max(packed.together, STACK if record["stacks"] else 0) if blocks else 0
         record["stack"] = rows
+        if packed.paths is not None:
+            record["paths"] = packed.paths.ctypes.data
+            record["jacs"] = arena.panels(math.prod(self.sizes), packed.together)
         record["stacked"], record["stacked_next"] = arena.panels(rows, widest), arena.panels(rows, widest)
         record["stack_rows"] = arena.integers(np.arange(rows) * self.sizes[0] * packed.dtype.itemsize)
         return rows

@@ -79,7 +79,7 @@ def times_w(dtype, context, layers, number, x, out):
         times_rows(dtype, layer.fan_in, layer.fan_out, layer.rows, x, index, count, out)
         clear_tail(dtype, out, layer.fan_out)
     else:
-        rows_times(dtype, layer.fan_out, layer.fan_in, layer.w, x, out)
+        rows_times(dtype, context, layer.fan_out, layer.fan_in, layer.w, x, out)
 
 
 @inner
@@ -256,7 +256,7 @@ def head(dtype, context, layer, y):
     # What is left beside the largest, which is 1 unless it is not finite, is a dot with ones, many short
     # sums at a time: one long sum would round more.
     panels = (layer.fan_out + width - 1) // width
-    dots(dtype, 1, panels, context.ones, 0, context.shares, context.edge)
+    dots(dtype, 1, panels, context.ones, 0, context.shares, context.partial, context.edge)
     rest = vector(dtype, context.edge, 1)[0]
     first = top - top + 1
     total = first + rest

@@ -38,7 +38,7 @@ class PackedGraph:
         How the Jacobian is multiplied out.
     """
 
-    raw, is_graph, together = False, True, 1
+    raw, is_graph, together, paths = False, True, 1, None
 
     def __init__(self, value: Value, plan: GraphPlan, dtype: np.dtype[Any], target: Target) -> None:
         self.value, self.plan, self.dtype, self.target = value, plan, dtype, target

@@ -111,11 +111,11 @@ def _normalise(dtype, context, node):
     x, out = vector(dtype, node.first, size), vector(dtype, node.out, size)
     edge, mean = vector(dtype, context.edge, 1), x.dtype.type(0)
     if node.second:
-        dots(dtype, 1, panels, node.second, row, node.first, context.edge)
+        dots(dtype, 1, panels, node.second, row, node.first, context.partial, context.edge)
         mean = edge[0] / x.dtype.type(size)
     for i in range(size):
         out[i] = x[i] - mean
-    dots(dtype, 1, panels, node.out, row, node.out, context.edge)
+    dots(dtype, 1, panels, node.out, row, node.out, context.partial, context.edge)
     node.number = 1 / math.sqrt(edge[0] / x.dtype.type(size) + x.dtype.type(node.epsilon))
     factor = x.dtype.type(node.number)
     for i in range(size):
@@ -191,7 +191,7 @@ def _times_head(dtype, context, layer, node):
         for r in range(rows):
             pivots[r], column[r * width + pivot % width] = column[r * width + pivot % width], 0
     # With ones, the sums of rows.
-    rows_times(dtype, rows, cols, node.out, node.index, context.extra)
+    rows_times(dtype, context, rows, cols, node.out, node.index, context.extra)
     if pivot >= 0:
         for r in range(rows):
             column[r * width + pivot % width] = -rest[r]
@@ -216,9 +216,9 @@ def _times_normalise(dtype, context, node):
     row = width * size
     means, shares = vector(dtype, context.mean, rows), vector(dtype, context.extra, rows)
     count, factor = means.dtype.type(cols), means.dtype.type(source.number)
-    rows_times(dtype, rows, cols, node.first, node.second, context.extra)
+    rows_times(dtype, context, rows, cols, node.first, node.second, context.extra)
     if centre:
-        rows_times(dtype, rows, cols, node.first, centre, context.mean)
+        rows_times(dtype, context, rows, cols, node.first, centre, context.mean)
     else:
         fill(dtype, context.mean, rows)
     for p in range((cols + width - 1) // width):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,8 @@ STACK = 48
 # Whether units may be inactive -> up to how many outputs, and multiply-adds of whole vectors, the rows of
 # several samples go into one product: from there on both ways take equally long.
 STACKED = {True: (1, 700), False: (3, 2000)}
+# The same for sums over paths, in multiply-adds of whole vectors.
+BY_PATHS = {True: 1100, False: 2600}
 
 
 def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
@@ -158,13 +161,41 @@ class Packed:
             for i, layer in enumerate(layers)
             if carries
         }
+        self.paths = _paths(self) if paths_pay(self) else None
 
     @property
     def arrays(self) -> list[Array]:
         """All arrays of weights, each once."""
         given = [layer.w for link in self.chain for layer in link.given]
-        found = [*self.weights, *self.rows.values(), *self.across.values(), *given]
+        paths = [] if self.paths is None else [self.paths]
+        found = [*self.weights, *self.rows.values(), *self.across.values(), *given, *paths]
         return list({array.ctypes.data: array for array in found}.values())
+
+
+def paths_pay(packed: Packed) -> bool:
+    """Return whether a block's Jacobians are made sooner with samples in the lanes, as sums over paths.
+
+    A path goes from an input through a hidden unit to an output. That takes as many multiply-adds as rows of
+    several samples, in full vectors however few inputs there are, and the head multiplies M * N numbers of a
+    sample, not M * H. 8-32-4 went from 187 to 140 ns a sample, in float32 from 131 to 84 (Zen 3).
+    """
+    if len(packed.layers) != 2 or packed.is_constant or packed.together == 1:
+        return False
+    n_inputs, units, _ = packed.plan.sizes
+    most = BY_PATHS[packed.layers[0].activation.is_flat] * (packed.target.panel_width(packed.dtype) // NV)
+    return n_inputs <= units and math.prod(packed.plan.sizes) <= most
+
+
+def _paths(packed: Packed) -> Array | None:
+    """Return the products of the weights of each path as panels (M * N, units), if none is out of range."""
+    first, last = (layer.w for layer in packed.layers)
+    limits = np.finfo(packed.dtype)
+    with np.errstate(all="ignore"):
+        products = np.einsum("nk,km->mnk", first, last)
+        least = limits.tiny / limits.eps * np.einsum("nk,km->mnk", first != 0, last != 0)
+        if not (np.isfinite(products) & (abs(products) >= least)).all():
+            return None
+    return pack_panels(products.reshape(-1, first.shape[1]), packed.target)
 
 
 def stacking_pays(packed: Packed) -> bool:

@@ -19,7 +19,7 @@ from fastjac.kernels.llvm.intrinsics import (
     transpose_scaled,
     vector,
 )
-from fastjac.kernels.llvm.vectors import DOTS, itemsize, panel_width
+from fastjac.kernels.llvm.vectors import itemsize, panel_width
 from fastjac.kernels.target import NV
 
 inner = njit(nogil=True, error_model="numpy", **INNER)
@@ -55,12 +55,11 @@ def blocks_of(dtype, context, count):
 
 
 @inner
-def rows_times(dtype, rows, cols, panels, x, out):
+def rows_times(dtype, context, rows, cols, panels, x, out):
     """Write ``panels @ x`` (rows,) for a panel matrix (rows, cols) and a padded vector."""
-    size, width = itemsize(dtype), panel_width(dtype)
-    for start in range(0, rows, DOTS):
-        count, at = smaller(DOTS, rows - start), panels + start * width * size
-        dots(dtype, count, (cols + width - 1) // width, at, rows * width * size, x, out + start * size)
+    width = panel_width(dtype)
+    stride = rows * width * itemsize(dtype)
+    dots(dtype, rows, (cols + width - 1) // width, panels, stride, x, context.partial, out)
 
 
 @inner

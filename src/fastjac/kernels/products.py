@@ -54,7 +54,9 @@ def cotangent(dtype, context, layers, v, out):
                 g[k] *= slope[k]
         if layer.forward:
             clear_tail(dtype, context.cotangent, layer.fan_out)
-            rows_times(dtype, layer.fan_in, layer.fan_out, layer.w, context.cotangent, context.tangent)
+            rows_times(
+                dtype, context, layer.fan_in, layer.fan_out, layer.w, context.cotangent, context.tangent
+            )
         else:
             times_rows(
                 dtype,

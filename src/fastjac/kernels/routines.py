@@ -15,7 +15,7 @@ from numba.core.registry import cpu_target
 
 from fastjac.kernels import cache
 from fastjac.kernels.backward import jacobian
-from fastjac.kernels.blocks import backward_block, forward_block, take
+from fastjac.kernels.blocks import backward_block, forward_block, paths_block, take
 from fastjac.kernels.forward import sample
 from fastjac.kernels.layout import CONTEXT, LAYER, NODE, STEP
 from fastjac.kernels.llvm.intrinsics import integers, smaller, vector
@@ -128,7 +128,7 @@ def _run(dtype, at, mode, samples, x, given, y, out):
     while i < samples:
         end = smaller(i + width, samples)
         block = context.blocks and end - i == width
-        block = block and forward_block(dtype, context, layers, x + i * of_x, y + i * of_y, mode != VALUE)
+        block = block and forward_block(dtype, context, layers, x + i * of_x, y + i * of_y, mode)
         if block and mode == VALUE:
             i = end
         elif block and mode == VJP:
@@ -136,6 +136,9 @@ def _run(dtype, at, mode, samples, x, given, y, out):
             if all_finite(vector(dtype, given + i * of_given, width * context.n_outputs)):
                 backward_block(dtype, context, layers, given + i * of_given, out + i * of_out)
                 i = end
+        elif block and jacobians and context.paths:
+            paths_block(dtype, context, layers[context.n_layers - 1], out + i * of_out)
+            i = end
         elif block and jacobians and context.stacks:
             backward_block(dtype, context, layers, 0, out + i * of_out)
             i = end

@@ -31,11 +31,6 @@ class Target(NamedTuple):
         """Rows of the largest tile: what registers leave beside B, a broadcast and a product."""
         return 12 if self.registers == 32 else 6
 
-    @property
-    def dot_rows(self) -> int:
-        """Most rows of a panel matrix that are multiplied by a vector at once: whole vectors of results."""
-        return max(8, self.vector_bytes // 4)
-
     def panel_width(self, dtype: np.dtype[Any]) -> int:
         """Return NR, the elements in one row of a panel."""
         return NV * self.vector_bytes // dtype.itemsize

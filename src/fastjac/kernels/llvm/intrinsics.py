@@ -22,6 +22,7 @@ from fastjac.kernels.llvm.lanes import (
     emit_add,
     emit_divide,
     emit_head,
+    emit_head_lanes,
     emit_largest,
     emit_nonzero,
     emit_scale,
@@ -33,7 +34,6 @@ from fastjac.kernels.llvm.tiles import (
     emit_product,
 )
 from fastjac.kernels.llvm.vectors import (
-    DOTS,
     INT,
     LONG,
     TARGET,
@@ -118,11 +118,6 @@ def _emit_any_long_row(emitter: Vectors, vectors: ir.Value, *others: ir.Value) -
     emit_switch(emitter.builder, vectors, cases)
 
 
-def _emit_any_dots(vectors: Vectors, rows: ir.Value, *others: ir.Value) -> None:
-    cases = {n: functools.partial(emit_dots, vectors, n, *others) for n in range(1, DOTS + 1)}
-    emit_switch(vectors.builder, rows, cases)
-
-
 def _emit_any_transpose(vectors: Vectors, side: ir.Value, *others: ir.Value) -> None:
     cases = {}
     for lanes in (1 << shift for shift in range(vectors.lanes.bit_length())):
@@ -135,7 +130,7 @@ def _emit_any_transpose(vectors: Vectors, side: ir.Value, *others: ir.Value) -> 
 # (partial, gain, rest).
 product = _made("product", "shape:4 units:2 a:2 b:2 c:3 sums:3", emit_product)
 long_row = _made("long_row", "vectors k a b b_stride index c", _emit_any_long_row)
-dots = _made("dots", "rows panels w panel_bytes x z", _emit_any_dots)
+dots = _made("dots", "rows panels w panel_bytes x sums z", emit_dots)
 transpose = _made("transpose", "side cols source stride out out_stride", _emit_any_transpose)
 transpose_scaled = _made(
     "transpose_scaled", "side cols source stride out out_stride mean gain", _emit_any_transpose
@@ -146,6 +141,7 @@ head = _made(
     "rows shared panels panel shares gain zeros pivot spared units slope slope_step out out_panel",
     emit_head,
 )
+head_lanes = _made("head_lanes", "inputs outputs shared panel shares pivots gain", emit_head_lanes)
 # With ``size`` in whole vectors.
 add = _made("add", "size values others", emit_add, lambda element: types.boolean)
 divide = _made("divide", "size values divisor quotients", emit_divide)

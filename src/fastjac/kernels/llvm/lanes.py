@@ -10,6 +10,8 @@ mean that is NaN would make the zeros behind them NaN for good.
 `head` multiplies the rows of panels of the last layer's weights by the head: row m becomes
 ``(row m - base + extra) * gain[m]``, the row of the pivot ``extra * gain[m]``, with ``extra`` the sum of
 ``shared`` of the rows times ``shares``; the spared row is left out. The columns are multiplied by ``slope``.
+`head_lanes` does this to the Jacobians of a block of samples, one panel (M * N, samples): ``shares``,
+``pivots``, which are 1 for the pivot's row and else 0, and ``gain`` are panels (M, samples).
 `add` adds one padded vector to another, and tells whether all sums are finite.
 `divide` divides a padded vector by a number, and leaves the negative quotients in its place.
 `largest` finds the first of the largest elements, NaN left aside, and its position.
@@ -131,6 +133,38 @@ def emit_head(
     loop.close([builder.add(to, step)])
     steps = builder.mul(rows, row), slope_step, out_panel
     each.close([builder.add(at, step) for at, step in zip(each.values, steps, strict=True)])
+
+
+def emit_head_lanes(
+    vectors: Vectors,
+    inputs: ir.Value,
+    outputs: ir.Value,
+    shared: ir.Value,
+    panel: ir.Value,
+    shares: ir.Value,
+    pivots: ir.Value,
+    gain: ir.Value,
+) -> None:
+    """Emit the Jacobians of a block of samples multiplied by their heads; see the top of this file."""
+    builder, size = vectors.builder, vectors.target.vector_bytes
+    row = INT(NV * size)
+    stride = builder.mul(inputs, row)
+    column = Loop(builder, INT(0), inputs, 1, [])
+    here = builder.add(panel, builder.mul(column.i, row))
+    sums = Loop(builder, INT(0), shared, 1, [vectors.zero] * (2 * NV))
+    at, m = builder.add(here, builder.mul(sums.i, stride)), builder.mul(sums.i, row)
+    values = [vectors.load(at, j * size) for j in range(NV)] * 2
+    factors = [vectors.load(builder.add(each, m), j * size) for each in (shares, pivots) for j in range(NV)]
+    sums.close([vectors.multiply_add(*each) for each in zip(factors, values, sums.values, strict=True)])
+    extra, base = sums.values[:NV], sums.values[NV:]
+    each = Loop(builder, INT(0), outputs, 1, [])
+    at = builder.add(here, builder.mul(each.i, stride))
+    for j in range(NV):
+        value = builder.fadd(builder.fsub(vectors.load(at, j * size), base[j]), extra[j])
+        factor = vectors.load(builder.add(gain, builder.mul(each.i, row)), j * size)
+        vectors.store(builder.fmul(value, factor), at, j * size)
+    each.close([])
+    column.close([])
 
 
 def emit_add(vectors: Vectors, size: ir.Value, values: ir.Value, others: ir.Value) -> ir.Value:

@@ -25,7 +25,6 @@ def _numba_target() -> Target:
 
 TARGET = _numba_target()
 MR = TARGET.tile_rows
-DOTS = TARGET.dot_rows
 
 
 def itemsize(dtype: np.dtype[Any]) -> int:
