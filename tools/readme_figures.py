@@ -1,4 +1,7 @@
-"""Measures the README's figures again: its tables' rows are replaced, and docs/times.png is drawn.
+"""Measures the README's figures again.
+
+On a processor with AVX-512, the rows of the first table, the first two columns of the others, and
+docs/times.png; on one without, the last two columns.
 
 pip install '.[bench]' captum
 python tools/readme_figures.py
@@ -20,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from fastjac.kernels import machine_code
+from fastjac.kernels.llvm.vectors import TARGET
 
 ROOT = Path(__file__).resolve().parents[1]
 ARTICLE = "500-100-10"
@@ -41,23 +45,15 @@ PEERS = {
 JACOBIANS = ("torch func.jacrev", "jax jacrev, closed over", "casadi")
 # Of these, one is the fastest at any size.
 NEAREST = ("jax by hand, closed over", "jax jacrev, closed over", "numpy, optimised", "casadi")
-# fastjac, OpenBLAS and PyTorch then use AVX2 on any processor that has it.
-AVX2 = {
-    "NUMBA_CPU_NAME": "x86-64-v3",
-    "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma",
-    "OPENBLAS_CORETYPE": "Haswell",
-    "ATEN_CPU_CAPABILITY": "avx2",
-}
 NOT_MEASURED = "-"
 
 
-def compare(*arguments: str, variables: dict[str, str] | None = None) -> list[dict[str, Any]]:
+def compare(*arguments: str) -> list[dict[str, Any]]:
     """Return the results of ``fastjac compare`` with these arguments."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "figures.json")
         command = [sys.executable, "-m", "fastjac", "compare", *arguments, "--json", str(file)]
-        environment = {**os.environ, **(variables or {})}
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         results: list[dict[str, Any]] = json.loads(file.read_text())["results"]
         return results
 
@@ -72,15 +68,12 @@ def digits(number: float) -> str:
     return f"{number:,.{0 if number >= 100 else 1 if number >= 10 else 2}f}"
 
 
-def article(variables: dict[str, str]) -> dict[str, list[str]]:
+def article(plot: list[str]) -> dict[str, list[str]]:
     """Return label -> float64 and float32 of the table of peers."""
     rows: dict[str, list[str]] = {}
-    plot = [] if variables else ["--plot", str(ROOT / "docs" / "times.png")]
     for dtype in ("float64", "float32"):
         draw = plot if dtype == "float64" else []
-        (figures,) = compare(
-            *("--shape", ARTICLE, "--dtype", dtype, "--peers", *PEERS, *draw), variables=variables
-        )
+        (figures,) = compare("--shape", ARTICLE, "--dtype", dtype, "--peers", *PEERS, *draw)
         measured = times(figures)
         ours = measured["fastjac"]
         rows.setdefault("the limit", []).append(digits(figures["limit_us"]))
@@ -93,10 +86,10 @@ def article(variables: dict[str, str]) -> dict[str, list[str]]:
     return rows
 
 
-def sizes(variables: dict[str, str]) -> dict[str, list[str]]:
+def sizes() -> dict[str, list[str]]:
     """Return shape -> float64 and float32, each with the fastest peer that Python calls."""
     rows: dict[str, list[str]] = {}
-    for figures in compare("--shape", *SHAPES, "--peers", *NEAREST, variables=variables):
+    for figures in compare("--shape", *SHAPES, "--peers", *NEAREST):
         measured = times(figures)
         ours = measured.pop("fastjac")
         nearest = min(measured, key=lambda peer: measured[peer])
@@ -206,22 +199,19 @@ def _process(code: str, variables: dict[str, str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def replaced(text: str, label: str, cells: list[str]) -> str:
-    """Return the README with the row that begins with ``label`` replaced."""
+def replaced(text: str, label: str, cells: list[str], first: int = 0) -> str:
+    """Return the README with cells of the row ``label`` replaced, from column ``first`` on."""
     lines = text.splitlines()
     (number,) = (i for i, line in enumerate(lines) if line.startswith(f"| {label} |"))
-    lines[number] = f"| {' | '.join([label, *cells])} |"
+    row = [cell.strip() for cell in lines[number].strip("|").split("|")]
+    row[1 + first : 1 + first + len(cells)] = cells
+    lines[number] = f"| {' | '.join(row)} |"
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Measure all, then write all."""
-    tables = [{label: [] for label in ("the limit", "**fastjac**", *PEERS.values())}, dict.fromkeys(SHAPES)]
-    measured: dict[str, list[str]] = {}
-    for table, measure in zip(tables, (article, sizes), strict=True):
-        parts = [measure({}), measure(AVX2)]
-        measured.update({label: [cell for part in parts for cell in part[label]] for label in table})
-    first_column = {label: cells[0] for label, cells in measured.items()}
+def others(first_column: dict[str, str]) -> dict[str, list[str]]:
+    """Return the rows of the table of "fastjac or", given the float64 cells of the other tables."""
+    measured = {}
     measured["output and Jacobian, float64"] = [
         f"{first_column['**fastjac**'].split('*')[2]} us",
         *(first_column[PEERS[peer]].split("(")[1].rstrip(")") for peer in JACOBIANS),
@@ -232,8 +222,18 @@ def main() -> None:
     shipped, compiled = starts()
     measured["processor time to a process's first Jacobian, wheel"] = shipped
     measured["the same, clone: first time on a machine"] = compiled
+    return measured
+
+
+def main() -> None:
+    """Measure all, then write all."""
+    is_wide = TARGET.vector_bytes == 64
+    tables = article(["--plot", str(ROOT / "docs" / "times.png")] if is_wide else []) | sizes()
+    measured = others({label: cells[0] for label, cells in tables.items()}) if is_wide else {}
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
+    for label, cells in tables.items():
+        text = replaced(text, label, cells, 0 if is_wide else 2)
     for label, cells in measured.items():
         text = replaced(text, label, cells)
     path.write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
 import warnings
@@ -72,7 +73,9 @@ class Activation(NamedTuple):
         return self.active != (-math.inf, math.inf)
 
     def _is_all(self, value: float) -> bool:
-        return bool(np.all(np.equal(self.parameter, value)))
+        if isinstance(self.parameter, tuple):
+            return bool(np.all(np.equal(self.parameter, value)))
+        return self.parameter == value
 
 
 class Layer(NamedTuple):
@@ -154,6 +157,11 @@ def as_activation(spec: str | Activation, argument: str = "activation") -> Activ
         raise TypeError(
             f"{argument} must be a string, got {_got(spec)}; the names are {', '.join(ACTIVATIONS)}"
         )
+    return _named(spec, argument) if isinstance(spec, str) else _checked(spec, argument)
+
+
+def _checked(spec: str | Activation, argument: str) -> Activation:
+    """Return what `as_activation` does."""
     whole = spec if isinstance(spec, str) else spec.name
     match = re.fullmatch(r"(\w+)(?:\((.+)\))?", whole)
     name, text = match.groups() if match else (whole, None)
@@ -176,6 +184,10 @@ def as_activation(spec: str | Activation, argument: str = "activation") -> Activ
     if not fits or not numbers.size or (default is None and (text or numbers)):
         raise ValueError(f"{argument} is {str(spec)!r}, but {name} {_WANTED.get(name, _wanted(default))}")
     return Activation(name, numbers.item() if numbers.size == 1 else tuple(numbers.tolist()))
+
+
+# Files name the same ones again and again.
+_named = functools.lru_cache(maxsize=256)(_checked)
 
 
 _WANTED = {

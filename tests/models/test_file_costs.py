@@ -84,7 +84,6 @@ def test_headers(name, loader, tmp_path):
 
 
 LOADED = (
-    "many nodes",
     "a thousand layers",
     "a selection of the last of many",
     "two long branches",

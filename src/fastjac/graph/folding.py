@@ -38,7 +38,7 @@ MOST_SHIFTED = 100.0
 # So many weights may come of folding a selection of inputs into them, or twice as many as there were.
 _FEW_WEIGHTS = 16_384
 # Most graphs take three. So many keep the time linear in the size of any graph.
-_MOST_PASSES = 100
+_MOST_PASSES = 30
 
 
 def as_graph(value: Value, dtype: DTypeLike | None) -> tuple[Value, np.dtype[Any]]:

@@ -81,7 +81,7 @@ def _times_paths(dtype, context, units):
     """Write the Jacobians before the head of a block of samples, from the slopes of the hidden layer."""
     width, rows = panel_width(dtype), context.n_outputs * context.n_inputs
     none = np.intp(0)
-    tabulate(dtype, context.units, units, rows * width * itemsize(dtype), False, context.table)
+    tabulate(dtype, context.units, units, rows * width * itemsize(dtype), none, context.table)
     product(
         dtype,
         (rows, width, 1, MR),
@@ -116,7 +116,7 @@ def paths_block(dtype, context, layer, out):
 def times_w_block(dtype, context, layer, x):
     """Write ``x @ w + b`` of a layer for a block of samples, one panel (fan_in, samples), to `block_a`."""
     size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
-    tabulate(dtype, context.units, layer.fan_in, rows * width * size, False, context.table)
+    tabulate(dtype, context.units, layer.fan_in, rows * width * size, np.intp(0), context.table)
     blocks, units = blocks_of(dtype, context, layer.fan_in)
     for block in range(blocks):
         first = block * units
@@ -235,13 +235,13 @@ def backward_block(dtype, context, layers, given, out):
                 slope = before.slopes + (start + s) * vector_bytes(dtype, before.fan_out)
                 head_rows(dtype, context, layer, n_outputs, slope, at + s * each * row, rows * row)
         for i in range(last if given else last - 1, -1, -1):
-            tabulate(dtype, context.units, layers[i].fan_out, rows * row, False, context.table)
+            tabulate(dtype, context.units, layers[i].fan_out, rows * row, np.intp(0), context.table)
             if i == 0:
                 _write_rows(dtype, context, layers[0], rows, at, out + start * each * context.n_inputs * size)
             else:
                 panels = (layers[i].fan_in + width - 1) // width
                 to = following, rows * row, context.panel_rows
-                _times_weights(dtype, context, layers[i], (rows, width, panels, MR), at, 0, to)
+                _times_weights(dtype, context, layers[i], (rows, width, panels, MR), at, np.intp(0), to)
                 _scale_rows(dtype, context, layers[i - 1], start, rows, each, following)
                 at, following = following, at
 
@@ -275,14 +275,14 @@ def _write_rows(dtype, context, layer, rows, at, out):
     written over, but for the last rows.
     """
     size, width = itemsize(dtype), panel_width(dtype)
-    row, lanes, n_inputs = width * size, width // NV, layer.fan_in
+    row, lanes, n_inputs, none = width * size, width // NV, layer.fan_in, np.intp(0)
     whole, tail = n_inputs // width, n_inputs % width
     if tail:
         written = lanes if tail <= lanes else width
         rest = smaller(rows, (written - tail + n_inputs - 1) // n_inputs)
         first, to = rows - rest, out + whole * row
-        _times_weights(dtype, context, layer, (first, tail, 1, MR), at, whole, (to, 0, context.stack_rows))
-        end = context.edge, 0, context.panel_rows
+        _times_weights(dtype, context, layer, (first, tail, 1, MR), at, whole, (to, none, context.stack_rows))
+        end = context.edge, none, context.panel_rows
         _times_weights(dtype, context, layer, (rest, tail, 1, MR), at + first * row, whole, end)
         copy_rows(dtype, context.edge, rest, tail, to + first * n_inputs * size, context.stack_rows)
-    _times_weights(dtype, context, layer, (rows, width, whole, MR), at, 0, (out, row, context.stack_rows))
+    _times_weights(dtype, context, layer, (rows, width, whole, MR), at, none, (out, row, context.stack_rows))

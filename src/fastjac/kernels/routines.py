@@ -129,18 +129,16 @@ def _run(dtype, at, mode, samples, x, given, y, out):
         end = smaller(i + width, samples)
         block = context.blocks and end - i == width
         block = block and forward_block(dtype, context, layers, x + i * of_x, y + i * of_y, mode)
+        rows = given + i * of_given if mode == VJP else np.intp(0)
+        stacks = context.stacks != 0 if jacobians else mode == VJP
         if block and mode == VALUE:
             i = end
-        elif block and mode == VJP:
-            # Alone, a sample leaves inactive units out: 0 times infinity is NaN.
-            if all_finite(vector(dtype, given + i * of_given, width * context.n_outputs)):
-                backward_block(dtype, context, layers, given + i * of_given, out + i * of_out)
-                i = end
         elif block and jacobians and context.paths:
             paths_block(dtype, context, layers[context.n_layers - 1], out + i * of_out)
             i = end
-        elif block and jacobians and context.stacks:
-            backward_block(dtype, context, layers, 0, out + i * of_out)
+        # Alone, a sample leaves inactive units out: 0 times infinity is NaN.
+        elif block and stacks and (not rows or all_finite(vector(dtype, rows, width * context.n_outputs))):
+            backward_block(dtype, context, layers, rows, out + i * of_out)
             i = end
         while i < end:
             if block:

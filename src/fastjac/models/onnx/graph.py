@@ -27,6 +27,7 @@ from fastjac.models.tensors import Tensor
 from fastjac.network import Network
 
 _OLDEST_OPSET = 6
+_MOST_NODES = 2 * MOST_OPERATIONS  # Some are constants, or become none.
 _PRODUCTS = ("Gemm", "MatMul")
 
 
@@ -77,6 +78,8 @@ class _Walk:
         self.output_names: list[str] | None = None
         self.inputs = [value for value in graph.input if value.name not in self.constants]
         self.nodes = needed_nodes(graph.node, output, opset)
+        if len(self.nodes) > _MOST_NODES:
+            raise ValueError(f"its output needs {len(self.nodes)} nodes, expected at most {_MOST_NODES}")
         known = {*self.constants, *(value.name for value in self.inputs)}
         if not self.nodes and output not in known:
             raise ValueError(f"its output {output!r} is the output of no node")
