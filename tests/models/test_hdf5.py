@@ -274,7 +274,7 @@ def many_groups(file):
         (lambda file: file.__setitem__("0", np.dtype("f4")), "not in the file itself"),
         (cycle, "recursion|groups and arrays"),
         (many_names, "larger than the file"),
-        (many_groups, "more than 20000 groups and arrays"),
+        (many_groups, "more than 10000 groups and arrays"),
     ],
     ids=range(11),
 )

@@ -17,7 +17,7 @@ from typing import Any
 # Limits on a reading: bytes and seconds, with an extra for each byte of the file.
 _MEMORY, _MEMORY_FOR_A_BYTE = 50 * 10**6, 20
 _SECONDS, _BYTES_IN_A_SECOND = 1.8, 10**7
-_MOST_OBJECTS = 20_000
+_MOST_OBJECTS = 10_000
 MISSING, REFUSED = 3, 4
 
 
