@@ -73,9 +73,9 @@ class Activation(NamedTuple):
         return self.active != (-math.inf, math.inf)
 
     def _is_all(self, value: float) -> bool:
-        if isinstance(self.parameter, tuple):
-            return bool(np.all(np.equal(self.parameter, value)))
-        return self.parameter == value
+        if isinstance(self.parameter, float):
+            return bool(self.parameter == value)
+        return bool(np.all(np.equal(self.parameter, value)))
 
 
 class Layer(NamedTuple):

@@ -96,14 +96,15 @@ def multiply(dtype, context, layers, step, spared, jac):
     # with inactive units is so where it does not stay in the first cache and panels are many.
     is_small = layer.count * step.n * size < context.second_cache // 2
     limit = context.first_cache if layer.flat and not is_small else context.second_cache // 2
-    is_compact = context.compact != 0 and rows * layer.fan_out * size > limit
+    is_compact = context.compact and rows * layer.fan_out * size > limit
+    columns = layer.active
     if is_compact:
-        skip = _compact(dtype, context, layer, rows, most, left)
+        columns, skip = context.units, _compact(dtype, context, layer, rows, most, left)
         left, panel = context.compact, skip // larger((layer.count + width - 1) // width, 1)
     table = step.table
     if not table:
         table = context.table
-        tabulate(dtype, layer.active, layer.count, panel, np.intp(is_compact), table)
+        tabulate(dtype, columns, layer.active, layer.count, panel, table)
     blocks, units = blocks_of(dtype, context, layer.count)
     many = whole if blocks == 1 and not layer.raw else 1
     # Where B stays in the second cache, the Jacobian is written a tile of rows at a time, in long runs: of

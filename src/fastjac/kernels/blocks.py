@@ -80,16 +80,15 @@ def forward_block(dtype, context, layers, x, y, mode):
 def _times_paths(dtype, context, units):
     """Write the Jacobians before the head of a block of samples, from the slopes of the hidden layer."""
     width, rows = panel_width(dtype), context.n_outputs * context.n_inputs
-    none = np.intp(0)
-    tabulate(dtype, context.units, units, rows * width * itemsize(dtype), none, context.table)
+    tabulate(dtype, context.units, context.units, units, rows * width * itemsize(dtype), context.table)
     product(
         dtype,
         (rows, width, 1, MR),
         (units, context.table),
-        (context.paths, none),
-        (context.block_slope, none),
-        (context.jacs, none, context.panel_rows),
-        (none, none, none),
+        (context.paths, 0),
+        (context.block_slope, 0),
+        (context.jacs, 0, context.panel_rows),
+        (0, 0, 0),
     )
 
 
@@ -116,7 +115,7 @@ def paths_block(dtype, context, layer, out):
 def times_w_block(dtype, context, layer, x):
     """Write ``x @ w + b`` of a layer for a block of samples, one panel (fan_in, samples), to `block_a`."""
     size, width, rows = itemsize(dtype), panel_width(dtype), layer.fan_out
-    tabulate(dtype, context.units, layer.fan_in, rows * width * size, np.intp(0), context.table)
+    tabulate(dtype, context.units, context.units, layer.fan_in, rows * width * size, context.table)
     blocks, units = blocks_of(dtype, context, layer.fan_in)
     for block in range(blocks):
         first = block * units
@@ -235,7 +234,7 @@ def backward_block(dtype, context, layers, given, out):
                 slope = before.slopes + (start + s) * vector_bytes(dtype, before.fan_out)
                 head_rows(dtype, context, layer, n_outputs, slope, at + s * each * row, rows * row)
         for i in range(last if given else last - 1, -1, -1):
-            tabulate(dtype, context.units, layers[i].fan_out, rows * row, np.intp(0), context.table)
+            tabulate(dtype, context.units, context.units, layers[i].fan_out, rows * row, context.table)
             if i == 0:
                 _write_rows(dtype, context, layers[0], rows, at, out + start * each * context.n_inputs * size)
             else:

@@ -247,7 +247,7 @@ class Context:
         """Make room for rows of several samples, if there are blocks of these; return for how many rows."""
         packed, arena, record = self._packed, self.arena, self.record
         blocks, widest = packed.together > 1, max(packed.plan.sizes[1:])
-        record["stacks"] = blocks and stacking_pays(packed)
+        record["stacks"] = blocks and packed.paths is None and stacking_pays(packed)
         rows = max(packed.together, STACK if record["stacks"] else 0) if blocks else 0
         record["stack"] = rows
         if packed.paths is not None:

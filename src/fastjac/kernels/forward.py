@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from fastjac.kernels.activations import activate
 from fastjac.kernels.elementwise import exponentials
 from fastjac.kernels.layout import EXP, GIVEN, LOG_SOFTMAX, SOFTMAX, SQUARE
@@ -168,7 +166,7 @@ def _carry(dtype, context, layers, x):
             # Wider layers have written behind the columns of a narrower one, and the head reads zeros there.
             if i == last:
                 following = context.outcome
-            tabulate(dtype, index, count, panel, np.intp(0), context.table)
+            tabulate(dtype, index, index, count, panel, context.table)
             whole, tail = layer.fan_out // width, layer.fan_out % width
             for first, panels, cols in ((0, whole, width), (whole, smaller(tail, 1), tail)):
                 # One tile reads each weight once.

@@ -33,16 +33,15 @@ def vector_bytes(dtype, size):
 
 
 @inner
-def tabulate(dtype, index, count, a_panel, compact, table):
+def tabulate(dtype, columns, index, count, a_panel, table):
     """Write the table of a `product` over ``count`` units of an index: the byte offsets in A and in B.
 
-    Panels of A lie ``a_panel`` bytes apart; with ``compact`` they hold these units only.
+    In A they are these ``columns``. Its panels lie ``a_panel`` bytes apart.
     """
     size, width = itemsize(dtype), panel_width(dtype)
-    units, pairs = integers(index, count), integers(table, 2 * count)
+    places, units, pairs = integers(columns, count), integers(index, count), integers(table, 2 * count)
     for i in range(count):
-        column = i if compact else units[i]
-        pairs[2 * i] = column // width * a_panel + column % width * size
+        pairs[2 * i] = places[i] // width * a_panel + places[i] % width * size
         pairs[2 * i + 1] = units[i] * width * size
 
 
