@@ -182,7 +182,7 @@ def test_nan_infinity_and_overflow_are_as_in_the_reference(share, path, dtype):
 
 # What overflows between the maps, or is infinite there, is NaN in the second map, and small in a merged one.
 HIDDEN_OVERFLOW = [
-    (np.full((2, 2), 7.0), np.array([[0.01, -0.01], [0.02, -0.01]]), [1.0, -1.0]),
+    (np.full((2, 2), 7.0), np.array([[0.01, -0.01], [0.02, -0.01]]), [1.0, 1.0]),
     (np.array([[8.0, 8.0]]), np.array([[0.02], [-0.01]]), [1.0]),
     (np.array([[0.1, 0.15]]), np.array([[0.02], [-0.01]]), [np.inf]),
 ]

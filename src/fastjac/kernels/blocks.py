@@ -274,14 +274,16 @@ def _write_rows(dtype, context, layer, rows, at, out):
     written over, but for the last rows.
     """
     size, width = itemsize(dtype), panel_width(dtype)
-    row, lanes, n_inputs, none = width * size, width // NV, layer.fan_in, np.intp(0)
-    whole, tail = n_inputs // width, n_inputs % width
+    row, lanes, n_inputs = width * size, width // NV, layer.fan_in
+    whole, tail, none, one = n_inputs // width, n_inputs % width, np.intp(0), np.intp(1)
     if tail:
         written = lanes if tail <= lanes else width
         rest = smaller(rows, (written - tail + n_inputs - 1) // n_inputs)
         first, to = rows - rest, out + whole * row
-        _times_weights(dtype, context, layer, (first, tail, 1, MR), at, whole, (to, none, context.stack_rows))
+        _times_weights(
+            dtype, context, layer, (first, tail, one, MR), at, whole, (to, none, context.stack_rows)
+        )
         end = context.edge, none, context.panel_rows
-        _times_weights(dtype, context, layer, (rest, tail, 1, MR), at + first * row, whole, end)
+        _times_weights(dtype, context, layer, (rest, tail, one, MR), at + first * row, whole, end)
         copy_rows(dtype, context.edge, rest, tail, to + first * n_inputs * size, context.stack_rows)
     _times_weights(dtype, context, layer, (rows, width, whole, MR), at, none, (out, row, context.stack_rows))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import pickle
@@ -20,7 +21,7 @@ import sys
 import types as python_types
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,18 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
     return numba.njit(nogil=True, error_model="numpy", **OUTERMOST)(function)
 
 
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python from searching all that numba has made for cycles: 6 % of the time, for 50 MB."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def compiled(function: Callable[..., Any], name: str, signature: Any, is_slow: bool = False) -> Any:
     """Return ``function`` compiled for ``signature`` alone, from its file where there is one.
 
@@ -226,7 +239,8 @@ def compiled(function: Callable[..., Any], name: str, signature: Any, is_slow: b
             dispatcher._cache = file = File(name)
             if is_slow and file.read() is None:
                 _announce()
-            dispatcher.compile(signature)
+            with _without_collections():
+                dispatcher.compile(signature)
             dispatcher.disable_compile()
             _compiled[name] = dispatcher
         return _compiled[name]

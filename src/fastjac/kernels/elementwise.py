@@ -18,7 +18,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from fastjac.kernels.linking import INNER
-from fastjac.kernels.llvm.intrinsics import from_bits, larger, smaller, to_bits
+from fastjac.kernels.llvm.intrinsics import from_bits, larger, polynomial, smaller, to_bits
 
 NO_REST = -0.0  # LLVM knows that adding it changes nothing; adding 0.0 makes 0.0 of -0.0.
 _SQRT_HALF = math.sqrt(0.5)
@@ -29,6 +29,34 @@ CUBIC, _CUBIC_REST = 0.07135481627260025, -6.175149918155315e-19
 # Half of pi in three parts; the first two are short enough for products with numbers up to 1e5 to be exact.
 _HALF_PI = 1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21
 MOST_REDUCED = 1e5
+# Of `normal_tail`, from the highest power on.
+_TAIL = (
+    -2.764120233734578e-10,
+    9.297625263709659e-10,
+    3.2323973445082033e-09,
+    -1.2338731403798444e-08,
+    -2.0725802488181963e-08,
+    1.0631817593818149e-07,
+    7.771943241086912e-08,
+    -8.210647933297337e-07,
+    2.9173425573089733e-07,
+    5.70657829924074e-06,
+    -1.1221135665965907e-05,
+    -2.4397731143023292e-05,
+    0.00015062142608651945,
+    -0.0001992571524726518,
+    -0.0007577732435942576,
+    0.005031970069102256,
+    -0.01619773406293477,
+    0.037167515526338006,
+    -0.06633036581186058,
+    0.09373283499911264,
+    -0.10103906603631811,
+    0.06809705425466839,
+    0.015379652102619974,
+    -0.13962111684056228,
+    1.2329951186255526,
+)
 
 # A call in a loop's body would keep it scalar.
 inlined = njit(error_model="numpy", fastmath={"contract"}, forceinline=True, **INNER)
@@ -184,10 +212,7 @@ def exp_parts(x, rest):
     shifted = (x + rest) * f.per_ln2 + f.shifter
     n = shifted - f.shifter
     r = (x - n * f.ln2_high) - n * f.ln2_low + rest
-    p = f.exp[0]
-    for i in range(1, len(f.exp)):  # Taylor's series on |r| <= ln(2) / 2
-        p = p * r + f.exp[i]
-    p = p * r * r + r
+    p = polynomial(f.exp, r) * r * r + r  # Taylor's series on |r| <= ln(2) / 2
     exponent = to_bits(shifted) - to_bits(f.shifter)
     half = exponent >> 1
     return p, _power(half, f), _power(exponent - half, f)
@@ -232,10 +257,7 @@ def log1p(e):
     large = e > f.sqrt2m1
     s = (e - f.one) / (e + (f.two + f.one)) if large else e / (e + f.two)
     q = s * s
-    p = f.atanh[0]
-    for i in range(1, len(f.atanh)):
-        p = p * q + f.atanh[i]
-    result = f.two * (s + s * q * p)
+    result = f.two * (s + s * q * polynomial(f.atanh, q))
     return f.ln2 + result if large else result
 
 
@@ -250,31 +272,7 @@ def normal_tail(y):
     """
     x = y * _SQRT_HALF
     t = (x - 4.0) / (x + 4.0)
-    p = -2.764120233734578e-10
-    p = p * t + 9.297625263709659e-10
-    p = p * t + 3.2323973445082033e-09
-    p = p * t - 1.2338731403798444e-08
-    p = p * t - 2.0725802488181963e-08
-    p = p * t + 1.0631817593818149e-07
-    p = p * t + 7.771943241086912e-08
-    p = p * t - 8.210647933297337e-07
-    p = p * t + 2.9173425573089733e-07
-    p = p * t + 5.70657829924074e-06
-    p = p * t - 1.1221135665965907e-05
-    p = p * t - 2.4397731143023292e-05
-    p = p * t + 0.00015062142608651945
-    p = p * t - 0.0001992571524726518
-    p = p * t - 0.0007577732435942576
-    p = p * t + 0.005031970069102256
-    p = p * t - 0.01619773406293477
-    p = p * t + 0.037167515526338006
-    p = p * t - 0.06633036581186058
-    p = p * t + 0.09373283499911264
-    p = p * t - 0.10103906603631811
-    p = p * t + 0.06809705425466839
-    p = p * t + 0.015379652102619974
-    p = p * t - 0.13962111684056228
-    p = p * t + 1.2329951186255526
+    p = polynomial(_TAIL, t)
     # exp(-y**2 / 2) from the upper bits of y, whose square is exact, and the small rest.
     upper = from_bits(to_bits(y) & -134217728)
     rest = 0.5 * (y - upper) * (y + upper)
@@ -316,12 +314,8 @@ def sine(z, quarters):
     n = shifted - _DOUBLE.shifter
     x = type(z)(((wide - n * _HALF_PI[0]) - n * _HALF_PI[1]) - n * _HALF_PI[2])
     q = x * x
-    p, r = f.sin[0], f.cos[0]
-    for i in range(1, len(f.sin)):
-        p = p * q + f.sin[i]
-        r = r * q + f.cos[i]
-    sine = p * q * x + x
-    cosine = f.one - (q / f.two - r * q * q)
+    sine = polynomial(f.sin, q) * q * x + x
+    cosine = f.one - (q / f.two - polynomial(f.cos, q) * q * q)
     turns = to_bits(shifted) + quarters
     value, slope = (cosine, sine) if turns & 1 else (sine, cosine)
     return (-value if turns & 2 else value), (-slope if (turns + 1) & 2 else slope)

@@ -13,22 +13,25 @@ functions are compiled as numba does, with the same results.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numba
 from llvmlite import binding, ir
+from numba.core import config, types
 from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import require_global_compiler_lock
 from numba.core.runtime import rtsys
+from numba.core.typing import Context
 
 KNOWN = ("0.68.",)  # versions of numba, by how they begin
 # The kernels have no closures, no generators, no branches for a type alone, and nothing to rewrite.
 PASSES = {
     *("TranslateByteCode", "FixupArgs", "IRProcessing", "ReconstructSSA"),
     *("NopythonTypeInference", "PreLowerStripPhis"),
-    *("IRLegalization", "AnnotateTypes", "NativeLowering", "NoPythonBackend"),
+    *("AnnotateTypes", "NativeLowering", "NoPythonBackend"),
 }
 
 
@@ -115,8 +118,11 @@ class _Outermost(_Library):
             if value.name not in own:
                 value.linkage = "internal"
         # numba's passes before these, which bring reference counts together, keep the activations scalar.
-        passes, builder = self._codegen._module_pass_manager()
-        passes.run(module, builder)
+        options = binding.create_pipeline_tuning_options(speed_level=config.OPT)
+        options.loop_vectorization = bool(config.LOOP_VECTORIZE)
+        options.loop_unrolling = False  # Tiles have as many sums under way as they need.
+        builder = binding.create_pass_builder(self._codegen._tm, options)
+        builder.getModulePassManager().run(module, builder)
         module.verify()
         self._finalize_final_module()
 
@@ -129,6 +135,30 @@ def _defined(module: Any) -> Iterator[Any]:
         for value in values:
             if not value.is_declaration and value.linkage != binding.Linkage.private:
                 yield value
+
+
+class _Typing(Context):
+    """numba's typing context, which remembers what functions of numbers return.
+
+    For each sum of two integers numba would look again through its rules for operands of all kinds.
+    """
+
+    def __init__(self, given: Context) -> None:
+        self.__dict__ = given.__dict__
+        self._known: dict[Any, Any] = {}
+
+    def resolve_function_type(self, function: Any, args: Any, kws: Any) -> Any:
+        """Return the signature of a function for arguments of these types."""
+        of_numbers = isinstance(function, types.Function) and all(isinstance(a, types.Number) for a in args)
+        if kws or not of_numbers:
+            return super().resolve_function_type(function, args, kws)
+        key = function, args
+        if key not in self._known:
+            self._known[key] = super().resolve_function_type(function, args, kws)
+        return self._known[key]
+
+
+_typing = functools.cache(_Typing)
 
 
 class _Compiler(Compiler):
@@ -148,6 +178,7 @@ class _Compiler(Compiler):
         library = self.library_class(self.state.targetctx.codegen(), function.__qualname__)
         library.enable_object_caching()
         self.state.library = library
+        self.state.typingctx = _typing(self.state.typingctx)
         return super().compile_extra(function)
 
 

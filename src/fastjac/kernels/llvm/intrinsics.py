@@ -218,6 +218,19 @@ def address(typing: Any, array: Any) -> Any:
 
 
 @intrinsic
+def polynomial(typing: Any, coefficients: Any, x: Any) -> Any:
+    """Return a polynomial at ``x``, by Horner's scheme; that of the highest power comes first."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        p, *others = cgutils.unpack_tuple(builder, args[0])
+        for coefficient in others:
+            p = builder.fadd(builder.fmul(p, args[1]), coefficient)
+        return p
+
+    return x(coefficients, x), codegen
+
+
+@intrinsic
 def to_bits(typing: Any, x: Any) -> Any:
     """Return the bits of a float as a signed integer of its size."""
 
