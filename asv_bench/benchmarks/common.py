@@ -31,6 +31,8 @@ NETWORKS = {
 SOME = ["tiny", "article", "acas-xu", "policy-elu", "dynamics"]  # Where the others tell no more.
 DTYPES = ["float64", "float32"]
 
+fastjac.warmup()  # asv imports this once, and forks a process for each measurement.
+
 CALLS = 100  # asv runs `setup` before each call that it times, so that one call does much.
 TOLERANCES = {"float64": 1e-12, "float32": 1e-4}  # of the largest entry
 

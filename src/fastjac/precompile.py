@@ -40,7 +40,7 @@ def warmup(dtype: DTypeLike | None = None) -> list[Ready]:
     """Compile whatever no earlier run has compiled, and load all.
 
     Afterwards no call in this process compiles or loads code; and none compiles in any process that finds
-    the files, which then need only be readable. It takes some fifteen seconds for each dtype if nothing has
+    the files, which then need only be readable. It takes some ten seconds for each dtype if nothing has
     been compiled, less than half a second after that.
 
     Parameters

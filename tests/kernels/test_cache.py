@@ -198,7 +198,7 @@ def test_whoever_waits_for_the_compiler_is_told(copy, homeless):
     found, err = run(VALUE, copy, **homeless)
     assert found == ["-1.0", "compiled"]
     assert err.splitlines() == [
-        "fastjac: compiling for this processor, some ten seconds; `fastjac warmup` does it ahead"
+        "fastjac: compiling for this processor, five to ten seconds; `fastjac warmup` does it ahead"
     ]
     assert run(VALUE, copy, **homeless) == (["-1.0", "found"], "")
 

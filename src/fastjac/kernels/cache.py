@@ -201,7 +201,7 @@ def _warn_in_memory() -> None:
 @functools.cache
 def _announce() -> None:
     print(
-        "fastjac: compiling for this processor, some ten seconds; `fastjac warmup` does it ahead",
+        "fastjac: compiling for this processor, five to ten seconds; `fastjac warmup` does it ahead",
         file=sys.stderr,
     )
 
