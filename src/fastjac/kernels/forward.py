@@ -13,7 +13,6 @@ from fastjac.kernels.layout import EXP, GIVEN, LOG_SOFTMAX, SOFTMAX, SQUARE
 from fastjac.kernels.llvm.intrinsics import (
     add,
     divide,
-    dots,
     integers,
     largest,
     long_row,
@@ -21,6 +20,7 @@ from fastjac.kernels.llvm.intrinsics import (
     product,
     scale,
     smaller,
+    total,
     vector,
 )
 from fastjac.kernels.llvm.vectors import LONG, itemsize, panel_width
@@ -253,22 +253,19 @@ def head(dtype, context, layer, y):
     gain, shares = vector(dtype, context.gain, size), vector(dtype, context.shares, size)
     best, top = largest(dtype, layer.fan_out, layer.a)
     exponentials(z, layer.fan_out, best, top, shares)
-    # What is left beside the largest, which is 1 unless it is not finite, is a dot with ones, many short
-    # sums at a time: one long sum would round more.
-    panels = (layer.fan_out + width - 1) // width
-    dots(dtype, 1, panels, context.ones, 0, context.shares, context.partial, context.edge)
-    rest = vector(dtype, context.edge, 1)[0]
+    # What is left beside the largest, which is 1 unless it is not finite.
+    rest = total(dtype, size, context.shares)
     first = top - top + 1
-    total = first + rest
-    divide(dtype, size, context.shares, total, context.gain)
+    whole = first + rest
+    divide(dtype, size, context.shares, whole, context.gain)
     copy(dtype, context.gain, layer.fan_out, y)
-    share = first / total
+    share = first / whole
     out[best] = gain[best] = share
     shares[best] = -share
     if share >= 0.5:
-        context.pivot, shares[best] = best, rest / total
+        context.pivot, shares[best] = best, rest / whole
     if layer.activation == LOG_SOFTMAX:
-        log_total = z.dtype.type(math.log(total))
+        log_total = z.dtype.type(math.log(whole))
         for m in range(out.size):
             out[m], gain[m] = z[m] - top - log_total, 1
     return best

@@ -97,7 +97,7 @@ def test_dots_keep_the_vector_in_registers(name, element):
     *_, multiply_add, stack = TARGETS[name]
     loop = inner_loop(name, element, lambda vectors, *others: tiles.emit_dots(vectors, *others[:7]))
     products = sum(bool(re.search(multiply_add, line)) for line in loop)
-    row = target.NV * tiles.TOGETHER
+    row = target.NV * tiles.panels_together(target.target_of(TARGETS[name][0], FEATURES[name]))
     assert products >= row and products % row == 0, "\n".join(loop)
     assert not [line for line in loop if re.search(stack, line)], "\n".join(loop)
 

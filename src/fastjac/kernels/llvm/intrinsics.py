@@ -26,6 +26,7 @@ from fastjac.kernels.llvm.lanes import (
     emit_largest,
     emit_nonzero,
     emit_scale,
+    emit_total,
     emit_transpose,
 )
 from fastjac.kernels.llvm.tiles import (
@@ -145,6 +146,7 @@ head_lanes = _made("head_lanes", "inputs outputs shared panel shares pivots gain
 # With ``size`` in whole vectors.
 add = _made("add", "size values others", emit_add, lambda element: types.boolean)
 divide = _made("divide", "size values divisor quotients", emit_divide)
+total = _made("total", "size values", emit_total, lambda element: element)
 nonzero = _made("nonzero", "size values out", emit_nonzero, lambda element: types.intp)
 largest = _made("largest", "size values", emit_largest, lambda element: types.Tuple((types.intp, element)))
 
