@@ -153,10 +153,10 @@ def test_any_graph(case):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", graphs.PATHS)
 def test_errors_over_many_graphs(name, dtype):
-    """Without a floor: quantiles over 60 graphs, as of chains above."""
-    found = []
-    for seed in range(60):
-        case = replace(graphs.PATHS[name], dtype=dtype, seed=seed)
+    """Without a floor: quantiles over many graphs, as of chains above. Those of 60 narrow ones scatter."""
+    found, path = [], graphs.PATHS[name]
+    for seed in range(240 if max(width for *_, width, _ in path.steps) < 10 else 60):
+        case = replace(path, dtype=dtype, seed=seed)
         net, x = case.network(), case.x()
         if not graphs.near_kink(net, x):
             found.append([(ours / floor, theirs / floor) for ours, theirs, floor in errors_of_graph(net, x)])
