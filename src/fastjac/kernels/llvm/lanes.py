@@ -14,8 +14,8 @@ mean that is NaN would make the zeros behind them NaN for good.
 ``pivots``, which are 1 for the pivot's row and else 0, and ``gain`` are panels (M, samples).
 `add` adds one padded vector to another, and tells whether all sums are finite.
 `divide` divides a padded vector by a number, and leaves the negative quotients in its place.
-`total` sums a vector in whole panels, ``size`` of it in whole vectors, in as many sums as a panel is wide:
-one long sum would round more.
+`total` sums a vector, padded to whole panels, in as many sums as a panel is wide: one long sum would round
+more.
 `largest` finds the first of the largest elements, NaN left aside, and its position.
 `nonzero` lists the positions of the elements of a padded vector that are not 0, and returns how many they
 are; what follows them in the list, as long as the vector, is of no use.
@@ -199,9 +199,8 @@ def emit_divide(
 def emit_total(vectors: Vectors, size: ir.Value, values: ir.Value) -> ir.Value:
     """Emit the sum of a padded vector; see the top of this file."""
     builder = vectors.builder
-    loop = Loop(
-        builder, INT(0), builder.add(size, INT(vectors.lanes)), NV * vectors.lanes, [vectors.zero] * NV
-    )
+    width = NV * vectors.lanes
+    loop = Loop(builder, INT(0), builder.add(size, INT(width - 1)), width, [vectors.zero] * NV)
     at = builder.mul(loop.i, INT(vectors.size))
     found = [vectors.load(values, builder.add(at, INT(j * vectors.target.vector_bytes))) for j in range(NV)]
     loop.close([builder.fadd(*pair) for pair in zip(loop.values, found, strict=True)])
